@@ -1,0 +1,16 @@
+"""Tensors in, tensors out, no parameters: what several packages share, or what is used bare."""
+
+from embedkit.ops.hashing import splitmix64, stable_hash, stable_string_hash
+from embedkit.ops.masked import accumulation_dtype, masked_mean, masked_softmax, zero_padding
+from embedkit.ops.pairwise import normalize
+
+__all__ = [
+    "accumulation_dtype",
+    "masked_mean",
+    "masked_softmax",
+    "normalize",
+    "splitmix64",
+    "stable_hash",
+    "stable_string_hash",
+    "zero_padding",
+]

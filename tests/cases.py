@@ -1,0 +1,12 @@
+"""For every public Module: how to build it, what to feed it, and which promises it cannot keep.
+
+``Module: (build, inputs)`` or ``Module: (build, inputs, {check: reason})``; ``inputs(b)`` gives the
+tuple of forward's arguments for batch size b. Each package has its own part, joined at the end.
+"""
+
+from heads.cases import CASES as HEADS
+from losses.cases import CASES as LOSSES
+from pooling.cases import CASES as POOLING
+from tables.cases import CASES as TABLES
+
+CASES = {**TABLES, **POOLING, **HEADS, **LOSSES}
