@@ -86,7 +86,7 @@ def check_tokens(tokens: Tensor, mask: Tensor | None) -> None:
     check_mask(mask, tokens)
 
 
-def check_positive(owner: str, name: str, value: float, hint: str = "") -> None:
+def check_positive(owner: str, name: str, value: int | float, hint: str = "") -> None:
     """Raise unless ``value`` is a finite number above zero."""
     if not (value > 0 and math.isfinite(value)):
         raise ValueError(f"{owner}: {name} must be > 0, got {value:g}{_advice(hint)}")
@@ -116,7 +116,10 @@ def check_widths(owner: str, dims: Sequence[int]) -> None:
 
 def check_finite(owner: str, name: str, rows: Tensor) -> None:
     """Raise if a row of ``rows`` (one axis or more) holds NaN or infinity."""
-    if rows.numel() and not torch.stack(torch.aminmax(rows.detach())).isfinite().all():
+    if rows.numel() == 0:
+        return
+    low, high = torch.aminmax(rows.detach())
+    if not (low.isfinite() & high.isfinite()):
         bad = (~rows.isfinite()).flatten(1).any(1) if rows.ndim > 1 else ~rows.isfinite()
         raise ValueError(
             f"{owner}: {name} must be finite, got NaN or infinity in {int(bad.sum())} of "

@@ -7,14 +7,15 @@ made in the same pass: three matrix products in all, as many as the dense form.
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-# Entries of one block. On a CPU a block shall stay in the cache, on a GPU it shall fill the chip.
-BLOCK_ENTRIES = {"cpu": 2**20, "cuda": 2**26}
+# Entries of a block, all widths together: on a CPU tall enough for products at full speed and small
+# enough for its cache, on a GPU large enough to fill the chip.
+BLOCK_ENTRIES = {"cpu": 2**21, "cuda": 2**26}
 LEAST_ROWS = 8
 # While no |logit| exceeds this, exp neither overflows nor loses a row: no maximum is subtracted.
 SAFE_EXPONENT = 40.0
@@ -44,7 +45,7 @@ class Problem:
 
     def __post_init__(self) -> None:
         rows, keys = self.query.shape[0], self.key.shape[0]
-        entries = BLOCK_ENTRIES.get(self.query.device.type, 2**24)
+        entries = BLOCK_ENTRIES.get(self.query.device.type, 2**24) // len(self.widths)
         self.step = max(1, min(rows, max(LEAST_ROWS, entries // max(keys, 1))))
         if math.isinf(self.bound) and self.query.device.type == "cpu" and rows and keys:
             # Cauchy-Schwarz; the factors only normalise prefixes, so they never exceed it.
@@ -56,8 +57,7 @@ class Problem:
         return range(0, self.query.shape[0] if self.key.shape[0] else 0, self.step)
 
     def buffer(self) -> Tensor:
-        wide = torch.promote_types(self.query.dtype, torch.float32)
-        return self.query.new_empty(self.step, self.key.shape[0], dtype=wide)
+        return self.query.new_empty(self.step, self.key.shape[0])
 
     def left_out(self, start: int, stop: int) -> Tensor | None:
         """The block's mask of entries that don't compete, where ids decide it."""
@@ -79,9 +79,9 @@ class Problem:
         columns = self.columns(index)
         left, right = self.query[rows, columns], self.key[:, columns].mT
         if index == 0:
-            gram.zero_() if gram.dtype != left.dtype else torch.mm(left, right, out=gram)
-        if index or gram.dtype != left.dtype:
-            add_product(gram, left, right)
+            torch.mm(left, right, out=gram)
+        else:
+            gram.addmm_(left, right)
 
     def columns(self, index: int) -> slice:
         return slice(self.widths[index - 1] if index else 0, self.widths[index])
@@ -95,14 +95,6 @@ class Problem:
                 gram = torch.mul(gram, self.key_factor[index], out=out)
                 gram.mul_(self.row_factor[index, rows, None])
         return gram if self.bias is None else gram.add_(self.bias)
-
-
-def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right, where the product runs in the narrower of the two dtypes."""
-    if left.dtype == total.dtype == right.dtype:
-        total.addmm_(left, right)
-    else:
-        total.add_(torch.mm(left.to(right.dtype), right, out_dtype=total.dtype))
 
 
 def key_logsumexp(p: Problem) -> Tensor:
@@ -121,6 +113,7 @@ def key_logsumexp(p: Problem) -> Tensor:
     return total
 
 
+@runtime_checkable
 class Described(Protocol):
     """What the shapes of a result depend on: a Problem, or the Gram that it was made from."""
 
@@ -153,11 +146,10 @@ class Result(NamedTuple):
 
 def empty_result(p: Described, with_keys: bool, with_grad: bool) -> Result:
     """Zeros of the shapes of all results; (0,) for what is not asked for."""
-    wide = torch.promote_types(p.query.dtype, torch.float32)
     count, rows, keys = len(p.widths), p.query.shape[0], p.key.shape[0]
 
     def zeros(wanted: bool, *shape: int) -> Tensor:
-        return p.query.new_zeros(shape if wanted else (0,), dtype=wide)
+        return p.query.new_zeros(shape if wanted else (0,))
 
     factors = with_grad and p.row_factor is not None
     return Result(
@@ -288,13 +280,12 @@ def _embedding_gradients(
     size = weights.shape[0]
     if len(p.widths) == 1:
         # The factor of a row goes to the narrow side of both products instead of to every entry.
-        add_product(out.query[rows], weights, p.key)
-        out.query[rows].mul_(factor[:, None])
-        add_product(out.key, weights.mT, (p.query[rows] * factor[:, None]).to(p.query.dtype))
+        out.query[rows] = (weights @ p.key).mul_(factor[:, None])
+        out.key.addmm_(weights.mT, p.query[rows] * factor[:, None])
         return
     for index in reversed(range(len(p.widths))):
         if index < len(p.widths) - 1:
             weights.add_(kept[index][:size])
         columns = p.columns(index)
-        add_product(out.query[rows, columns], weights, p.key[:, columns])
-        add_product(out.key[:, columns], weights.mT, p.query[rows, columns])
+        out.query[rows, columns] = weights @ p.key[:, columns]
+        out.key[:, columns].addmm_(weights.mT, p.query[rows, columns])

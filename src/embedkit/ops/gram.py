@@ -123,7 +123,6 @@ _IDS = (7, 8)
 
 def _save_sum(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
-    ctx.dtypes = inputs[0].dtype, inputs[1].dtype
     ctx.present = [inputs[place] is not None for place in _TENSORS]
     ctx.save_for_backward(*output[1:])
 
@@ -135,19 +134,19 @@ def _backward_sum(ctx: Any, grad: Tensor | None, *others: Tensor | None) -> tupl
         return (None,) * 15
     rows, keys, *gradients = (grad * saved for saved in ctx.saved_tensors)
     return (
-        *_arrange(gradients, ctx.dtypes, ctx.present),
+        *_arrange(gradients, ctx.present),
         rows,
         keys if keys.numel() else None,
         None,
     )
 
 
-def _arrange(gradients: list[Tensor], dtypes: Any, present: list[bool]) -> list[Tensor | None]:
+def _arrange(gradients: list[Tensor], present: list[bool]) -> list[Tensor | None]:
     """Put the gradients of the differentiable tensors in the places of Gram's fields."""
     places: list[Tensor | None] = [None] * 12
     for place, gradient, wanted in zip(_TENSORS, gradients, present, strict=True):
         if wanted:
-            places[place] = gradient.to(dtypes[place]) if place < 2 else gradient
+            places[place] = gradient
     return places
 
 
@@ -164,7 +163,7 @@ def _backward_rows(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         gram[place] = tensor
     gradients = _gram_sum(*gram, grad, None, True)[3:]
     present = [gram[place] is not None for place in _TENSORS]
-    return tuple(_arrange(list(gradients), (gram[0].dtype, gram[1].dtype), present))
+    return tuple(_arrange(list(gradients), present))
 
 
 torch.library.impl(_SUM, "default", _sum)

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 from torch import Tensor
 
 from embedkit._checks import check_integer
@@ -23,7 +23,7 @@ def _mix(word: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
     return word ^ ((word >> 31) & (2**33 - 1))
 
 
-def splitmix64(word: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
+def splitmix64(word: Integer[Tensor, "*n"]) -> Int[Tensor, "*n"]:
     """The first output of the splitmix64 generator with state ``word``: a bijection of 64 bits.
 
     z = word + 0x9E3779B97F4A7C15; z ^= z >>> 30; z *= 0xBF58476D1CE4E5B9; z ^= z >>> 27;
@@ -49,7 +49,9 @@ def splitmix64(word: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
     return _mix(word.long() + _INCREMENT)
 
 
-def stable_hash(ids: Int[Tensor, "*#n"], seed: Int[Tensor, "*#n"] | int) -> Int[Tensor, "*n"]:
+def stable_hash(
+    ids: Integer[Tensor, "*#n"], seed: Integer[Tensor, "*#n"] | int
+) -> Int[Tensor, "*n"]:
     """Hash ids to whole numbers in [0, 2^63) that look independent from seed to seed.
 
     z = id * 0x9E3779B97F4A7C15 + seed, then the finaliser of splitmix64, then the sign bit is

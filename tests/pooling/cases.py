@@ -1,0 +1,33 @@
+import torch
+
+from embedkit.pooling import (
+    AttentionPool,
+    FirstTokenPool,
+    LastTokenPool,
+    LatentAttentionPool,
+    MaxPool,
+    MeanPool,
+)
+
+
+def tokens_and_mask(batch):
+    return torch.randn(batch, 5, 8), torch.rand(batch, 5) > 0.3
+
+
+def attention_pool():
+    pool = AttentionPool(8, num_heads=2)
+    torch.nn.init.normal_(pool.query)  # away from mean pooling, where it starts
+    return pool
+
+
+CASES = {
+    MeanPool: (MeanPool, tokens_and_mask),
+    MaxPool: (MaxPool, tokens_and_mask),
+    FirstTokenPool: (FirstTokenPool, tokens_and_mask),
+    LastTokenPool: (LastTokenPool, tokens_and_mask),
+    AttentionPool: (attention_pool, tokens_and_mask),
+    LatentAttentionPool: (
+        lambda: LatentAttentionPool(8, num_latents=3, num_heads=2, ff_mult=1),
+        tokens_and_mask,
+    ),
+}
