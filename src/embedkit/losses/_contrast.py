@@ -73,22 +73,17 @@ def contrast(query: Tensor, key: Tensor, request: Request) -> Tensor:
             f"key: expected at least {query.shape[0]} rows, one per query, got shape "
             f"{tuple(key.shape)}. Without ids row i matches key i."
         )
-    narrow = torch.promote_types(query.dtype, key.dtype)
-    wide = accumulation_dtype(narrow)
+    wide = accumulation_dtype(torch.promote_types(query.dtype, key.dtype))
     left = _vectors(query.to(wide), dims, r.similarity)
     right = left if r.same_rows else _vectors(key.to(wide), dims, r.similarity)
     left = Vectors(left.rows / r.temperature, left.factor)
-    # GPUs multiply bfloat16 many times faster; sums, logits and weights stay in float32.
-    engine = narrow if query.is_cuda and narrow == torch.bfloat16 else wide
-    if engine != wide:
-        left, right = (v._replace(rows=v.rows.to(engine).to(wide)) for v in (left, right))
 
     extra, softplus_extra = _own_negatives(left, dims, r)
     own_only = ids is None or r.same_id == "ignore"
     apart = None if (own_only and ids is None) or _positives_compete(r) else ids
     gram = Gram(
-        query=left.rows.to(engine),
-        key=right.rows.to(engine),
+        query=left.rows,
+        key=right.rows,
         widths=dims,
         row_factor=left.factor,
         key_factor=right.factor,

@@ -1,0 +1,85 @@
+"""Docstring examples, README blocks and examples run; the paper index finds its sources."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import embedkit
+
+ROOT = Path(__file__).parents[1]
+MODULES = [m.name for m in pkgutil.walk_packages(embedkit.__path__, "embedkit.") if not m.ispkg]
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples_run(name):
+    torch.manual_seed(0)
+    module = importlib.import_module(name)
+    outcome = doctest.testmod(module, extraglobs={"torch": torch}, optionflags=FLAGS)
+    assert outcome.failed == 0
+
+
+def public():
+    for package in embedkit.__all__:
+        module = importlib.import_module(f"embedkit.{package}")
+        for name in module.__all__:
+            yield pytest.param(getattr(module, name), id=f"{package}.{name}")
+
+
+@pytest.mark.parametrize("value", list(public()))
+def test_public_names_are_documented(value):
+    if not (inspect.isclass(value) or inspect.isfunction(value)):
+        return
+    text = inspect.getdoc(value)
+    assert text
+    if inspect.isclass(value) and issubclass(value, torch.nn.Module):
+        assert ">>>" in text, "a Module shows one call"
+
+
+@pytest.mark.examples
+def test_readme_blocks_run():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.slow
+@pytest.mark.examples
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
+def test_examples_run(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [str(path), "--steps", "8", "--out", str(tmp_path)])
+    runpy.run_path(str(path), run_name="__main__")
+    assert any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path",
+    [p for p in sorted((ROOT / "benchmarks/claims").glob("[!_]*.py")) if p.stem != "run"],
+    ids=lambda p: p.stem,
+)
+def test_claims_run_at_reduced_size(path, monkeypatch):
+    monkeypatch.syspath_prepend(str(path.parent))
+    row = runpy.run_path(str(path))["main"](quick=True)
+    assert row.holds in ("yes", "no", "partly")
+    assert all((row.paper, row.claim, row.data, row.ours, row.baseline))
+    assert row.seeds >= 1
+
+
+def test_the_paper_index_finds_its_sources(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    papers = importlib.import_module("_papers")
+    text = "Does.\n\nSource: Ann et al. 2018, A Title, eq. 4; Bo and Cy 2020, Other: Title, sec. 2."
+    assert list(papers.sources(text)) == [
+        "Ann et al. 2018, *A Title*",
+        "Bo and Cy 2020, *Other: Title*",
+    ]
