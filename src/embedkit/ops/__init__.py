@@ -3,12 +3,14 @@
 from embedkit.ops.hashing import splitmix64, stable_hash, stable_string_hash
 from embedkit.ops.masked import accumulation_dtype, masked_mean, masked_softmax, zero_padding
 from embedkit.ops.pairwise import normalize
+from embedkit.ops.segment import select_segments
 
 __all__ = [
     "accumulation_dtype",
     "masked_mean",
     "masked_softmax",
     "normalize",
+    "select_segments",
     "splitmix64",
     "stable_hash",
     "stable_string_hash",
