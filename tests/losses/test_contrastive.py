@@ -14,7 +14,7 @@ from embedkit.losses import (
     info_nce,
     info_nce_from_similarity,
 )
-from embedkit.ops import _sweep
+from embedkit.ops import _problem
 
 Q = torch.tensor([[1, 0], [0.6, 0.8], [0, 1]], dtype=torch.float64)
 K = torch.tensor([[0.8, 0.6], [0, 1], [-0.6, 0.8]], dtype=torch.float64)
@@ -273,7 +273,7 @@ def test_non_finite_input_gives_a_non_finite_loss(bad):
 
 
 def test_nothing_of_the_size_of_the_matrix_is_allocated(monkeypatch):
-    monkeypatch.setitem(_sweep.BLOCK_ENTRIES, "cpu", 2**14)
+    monkeypatch.setitem(_problem.BLOCK_ENTRIES, "cpu", 2**14)
     query, key = torch.randn(512, 8, requires_grad=True), torch.randn(512, 8, requires_grad=True)
     sizes = []
 
@@ -370,3 +370,18 @@ def test_similarity_form_errors_teach():
         info_nce_from_similarity(Q @ K.T, torch.eye(2, dtype=torch.bool), temperature=1.0)
     with pytest.raises(TypeError, match=r"positive: expected bool"):
         info_nce_from_similarity(Q @ K.T, torch.eye(3), temperature=1.0)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_what_is_left_out_cannot_overflow(symmetric):
+    # The duplicate is far closer than the row's own key: its exponential alone would be infinite.
+    query = torch.tensor([[1.0, 0], [0, 1]], requires_grad=True)
+    key = torch.tensor([[-1.0, 0.1], [1, 0.1]], requires_grad=True)
+    loss = info_nce(
+        query, key, temperature=1e-3, query_ids=torch.tensor([7, 7]), same_id="ignore",
+        symmetric=symmetric,
+    )  # fmt: skip
+    loss.backward()
+    close(loss.detach(), 0.0)
+    assert query.grad.isfinite().all()
+    assert key.grad.isfinite().all()

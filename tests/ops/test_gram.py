@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedkit.ops import _sweep
+from embedkit.ops import _problem
 from embedkit.ops.gram import DROP, KEEP, Gram
 
 
@@ -91,8 +91,8 @@ def problems(draw):
 @given(problem=problems(), entries=st.integers(1, 60))
 def test_any_block_size_equals_the_dense_formula(problem, entries):
     gram, leaves = problem
-    previous, _sweep.BLOCK_ENTRIES["cpu"] = _sweep.BLOCK_ENTRIES["cpu"], entries
-    least, _sweep.LEAST_ROWS = _sweep.LEAST_ROWS, 1
+    previous, _problem.BLOCK_ENTRIES["cpu"] = _problem.BLOCK_ENTRIES["cpu"], entries
+    least, _problem.LEAST_ROWS = _problem.LEAST_ROWS, 1
     try:
         weights = leaves["row_weight"], leaves.get("key_weight")
         tensors = list(leaves.values())
@@ -106,7 +106,7 @@ def test_any_block_size_equals_the_dense_formula(problem, entries):
             grads = torch.autograd.grad(value, tensors, retain_graph=True)
             torch.testing.assert_close(grads, want_grads, rtol=1e-10, atol=1e-10)
     finally:
-        _sweep.BLOCK_ENTRIES["cpu"], _sweep.LEAST_ROWS = previous, least
+        _problem.BLOCK_ENTRIES["cpu"], _problem.LEAST_ROWS = previous, least
 
 
 def test_second_derivative_is_a_clear_error():

@@ -6,95 +6,12 @@ made in the same pass: three matrix products in all, as many as the dense form.
 """
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-# Entries of a block, all widths together: on a CPU tall enough for products at full speed and small
-# enough for its cache, on a GPU large enough to fill the chip.
-BLOCK_ENTRIES = {"cpu": 2**21, "cuda": 2**26}
-LEAST_ROWS = 8
-# While no |logit| exceeds this, exp neither overflows nor loses a row: no maximum is subtracted.
-SAFE_EXPONENT = 40.0
-KEEP, DROP = 1, 2
-
-
-@dataclass
-class Problem:
-    """Logit of row i and key j at width w: row_factor key_factor <q_i[:w], k_j[:w]> + bias.
-
-    The factors exist for all widths but the last, or are None (1). An entry is left out where the
-    ids are equal, except that ``diagonal`` KEEP brings entry (i, i) back and DROP leaves it out.
-    """
-
-    query: Tensor
-    key: Tensor
-    widths: list[int]
-    row_factor: Tensor | None
-    key_factor: Tensor | None
-    extra: Tensor | None
-    bias: Tensor | None
-    query_ids: Tensor | None
-    key_ids: Tensor | None
-    diagonal: int
-    bound: float
-    sigmoid: bool
-
-    def __post_init__(self) -> None:
-        rows, keys = self.query.shape[0], self.key.shape[0]
-        entries = BLOCK_ENTRIES.get(self.query.device.type, 2**24) // len(self.widths)
-        self.step = max(1, min(rows, max(LEAST_ROWS, entries // max(keys, 1))))
-        if math.isinf(self.bound) and self.query.device.type == "cpu" and rows and keys:
-            # Cauchy-Schwarz; the factors only normalise prefixes, so they never exceed it.
-            longest = self.query.norm(dim=1).max() * self.key.norm(dim=1).max()
-            self.bound = float(longest)
-        self.safe = self.bound <= SAFE_EXPONENT
-
-    def starts(self) -> range:
-        return range(0, self.query.shape[0] if self.key.shape[0] else 0, self.step)
-
-    def buffer(self) -> Tensor:
-        return self.query.new_empty(self.step, self.key.shape[0])
-
-    def left_out(self, start: int, stop: int) -> Tensor | None:
-        """The block's mask of entries that don't compete, where ids decide it."""
-        if self.query_ids is None or self.key_ids is None:
-            return None
-        mask = self.query_ids[start:stop, None] == self.key_ids
-        if self.diagonal:
-            mask.diagonal(start).fill_(self.diagonal == DROP)
-        return mask
-
-    def leave_out(self, block: Tensor, value: float, start: int, mask: Tensor | None) -> None:
-        if mask is not None:
-            block.masked_fill_(mask, value)
-        elif self.diagonal == DROP:
-            block.diagonal(start).fill_(value)
-
-    def add_slice(self, gram: Tensor, rows: slice, index: int) -> None:
-        """Turn the Gram matrix of the previous width into the one of width ``index``."""
-        columns = self.columns(index)
-        left, right = self.query[rows, columns], self.key[:, columns].mT
-        if index == 0:
-            torch.mm(left, right, out=gram)
-        else:
-            gram.addmm_(left, right)
-
-    def columns(self, index: int) -> slice:
-        return slice(self.widths[index - 1] if index else 0, self.widths[index])
-
-    def logits(self, gram: Tensor, rows: slice, index: int, out: Tensor) -> Tensor:
-        """Logits of one width; in place of ``gram`` at the last one, else in ``out``."""
-        if index < len(self.widths) - 1:
-            if self.row_factor is None or self.key_factor is None:
-                gram = out.copy_(gram)
-            else:
-                gram = torch.mul(gram, self.key_factor[index], out=out)
-                gram.mul_(self.row_factor[index, rows, None])
-        return gram if self.bias is None else gram.add_(self.bias)
+from embedkit.ops._problem import Problem, Result, empty_result
 
 
 def key_logsumexp(p: Problem) -> Tensor:
@@ -104,64 +21,13 @@ def key_logsumexp(p: Problem) -> Tensor:
     for start in p.starts():
         rows = slice(start, min(start + p.step, p.query.shape[0]))
         size = rows.stop - start
-        mask = p.left_out(start, rows.stop)
+        keep = p.keep(start, rows.stop)
         for index in range(len(p.widths)):
             p.add_slice(gram[:size], rows, index)
             logits = p.logits(gram[:size], rows, index, other[:size])
-            p.leave_out(logits, -math.inf, start, mask)
+            p.sink(logits, start, keep)
             total[index] = torch.logaddexp(total[index], logits.logsumexp(dim=0))
-    return total
-
-
-@runtime_checkable
-class Described(Protocol):
-    """What the shapes of a result depend on: a Problem, or the Gram that it was made from."""
-
-    @property
-    def query(self) -> Tensor: ...
-    @property
-    def key(self) -> Tensor: ...
-    @property
-    def widths(self) -> list[int]: ...
-    @property
-    def row_factor(self) -> Tensor | None: ...
-    @property
-    def extra(self) -> Tensor | None: ...
-    @property
-    def bias(self) -> Tensor | None: ...
-
-
-class Result(NamedTuple):
-    """Potentials (w, q) and (w, k), and the gradients of their weighted sum."""
-
-    rows: Tensor
-    keys: Tensor
-    query: Tensor
-    key: Tensor
-    row_factor: Tensor
-    key_factor: Tensor
-    extra: Tensor
-    bias: Tensor
-
-
-def empty_result(p: Described, with_keys: bool, with_grad: bool) -> Result:
-    """Zeros of the shapes of all results; (0,) for what is not asked for."""
-    count, rows, keys = len(p.widths), p.query.shape[0], p.key.shape[0]
-
-    def zeros(wanted: bool, *shape: int) -> Tensor:
-        return p.query.new_zeros(shape if wanted else (0,))
-
-    factors = with_grad and p.row_factor is not None
-    return Result(
-        rows=zeros(True, count, rows),
-        keys=zeros(with_keys, count, keys),
-        query=zeros(with_grad, *p.query.shape),
-        key=zeros(with_grad, *p.key.shape),
-        row_factor=zeros(factors, count - 1, rows),
-        key_factor=zeros(factors, count - 1, keys),
-        extra=zeros(with_grad and p.extra is not None, count, rows),
-        bias=zeros(with_grad and p.bias is not None),
-    )
+    return total.masked_fill_(total < p.bottom / 2, -math.inf)
 
 
 def sweep(p: Problem, row_weight: Tensor, key_weight: Tensor | None, with_grad: bool) -> Result:
@@ -182,16 +48,18 @@ def sweep(p: Problem, row_weight: Tensor, key_weight: Tensor | None, with_grad: 
     for start in p.starts():
         rows = slice(start, min(start + p.step, p.query.shape[0]))
         size = rows.stop - start
-        mask = p.left_out(start, rows.stop)
+        keep = p.keep(start, rows.stop)
         for index in range(last + 1):
             p.add_slice(gram[:size], rows, index)
             logits = p.logits(gram[:size], rows, index, other[:size])
             weights = logits if index == last else kept[index][:size]
+            if not p.safe:
+                p.sink(logits, start, keep)
             from_keys = None
             if key_weight is not None and with_grad:
                 from_keys = torch.sub(logits, out.keys[index]).exp_().mul_(key_weight[index])
-                p.leave_out(from_keys, 0.0, start, mask)
-            factor = _potential(p, logits, weights, row_weight, index, rows, mask, out)
+                p.silence(from_keys, start, keep)
+            factor = _potential(p, logits, weights, row_weight, index, rows, keep, out)
             if not with_grad:
                 continue
             if from_keys is not None:
@@ -218,7 +86,7 @@ def _potential(
     row_weight: Tensor,
     index: int,
     rows: slice,
-    mask: Tensor | None,
+    keep: Tensor | None,
     out: Result,
 ) -> Tensor:
     """Write a block's potentials; turn ``weights`` into its gradient up to the returned factor."""
@@ -226,19 +94,18 @@ def _potential(
     if p.sigmoid:
         # threshold 40: beyond it softplus(x) - x < 5e-18, below float64's resolution of x.
         value = softplus(logits, threshold=40.0)
-        p.leave_out(value, 0.0, rows.start, mask)
+        p.silence(value, rows.start, keep)
         out.rows[index, rows] = value.sum(dim=1)
         torch.sigmoid(logits, out=weights)
-        p.leave_out(weights, 0.0, rows.start, mask)
+        p.silence(weights, rows.start, keep)
         return share
     highest = share.new_zeros(share.shape)
     if p.safe:
         torch.exp(logits, out=weights)
     else:
-        p.leave_out(logits, torch.finfo(logits.dtype).min, rows.start, mask)
         highest = logits.amax(dim=1)
         torch.sub(logits, highest[:, None], out=weights).exp_()
-    p.leave_out(weights, 0.0, rows.start, mask)
+    p.silence(weights, rows.start, keep)
     total = weights.sum(dim=1)
     value = total.log().add_(highest).masked_fill_(total == 0, -math.inf)
     if p.extra is not None:

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedkit.ops._sweep import DROP, KEEP, Problem, empty_result, sweep
+from embedkit.ops._problem import DROP, KEEP, Problem, empty_result
+from embedkit.ops._sweep import sweep
 
 __all__ = ["DROP", "KEEP", "Gram"]
 
