@@ -55,10 +55,23 @@ def test_readme_blocks_run():
 @pytest.mark.slow
 @pytest.mark.examples
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
-def test_examples_run(path, tmp_path, monkeypatch):
+def test_examples_run(path, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [str(path), "--steps", "8", "--out", str(tmp_path)])
     runpy.run_path(str(path), run_name="__main__")
     assert any(tmp_path.iterdir())
+    if path.stem == "quickstart":  # what was saved answers
+        question = "a large cat with black stripes that lives in Asian forests"
+        monkeypatch.setattr(sys, "argv", [str(path), "--ask", question, "--out", str(tmp_path)])
+        runpy.run_path(str(path), run_name="__main__")
+        assert question in capsys.readouterr().out
+
+
+@pytest.mark.examples
+def test_asking_without_a_model_teaches(tmp_path, monkeypatch):
+    path = str(ROOT / "examples" / "quickstart.py")
+    monkeypatch.setattr(sys, "argv", [path, "--ask", "a large cat", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"expected a trained model at .* found none. Train one"):
+        runpy.run_path(path, run_name="__main__")
 
 
 @pytest.mark.slow

@@ -94,7 +94,7 @@ def test_agrees_with_cross_entropy_on_the_full_matrix():
 
 
 def test_agrees_with_sentence_transformers():
-    losses = pytest.importorskip("sentence_transformers.losses")
+    losses = pytest.importorskip("sentence_transformers.sentence_transformer.losses")
     loss = losses.MultipleNegativesRankingLoss(None, scale=20.0)
     query, key, hard = randn(6, 5), randn(6, 5, seed=1), randn(6, 5, seed=2)
     want = loss.compute_loss_from_embeddings([query, key, hard], None)

@@ -69,7 +69,7 @@ def test_one_width_is_the_loss_itself():
 
 
 def test_agrees_with_sentence_transformers():
-    losses = pytest.importorskip("sentence_transformers.losses")
+    losses = pytest.importorskip("sentence_transformers.sentence_transformer.losses")
     query, key, hard = randn(6, 8), randn(6, 8, seed=1), randn(6, 8, seed=2)
     peer = losses.MultipleNegativesRankingLoss(None, scale=20.0)
     cut = [[x[:, :d] for x in (query, key, hard)] for d in (2, 4, 8)]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 # Entries of a block, all widths together: on a CPU tall enough for products at full speed and small
 # enough for its cache, on a GPU large enough to fill the chip.
-BLOCK_ENTRIES = {"cpu": 2**21, "cuda": 2**26}
+BLOCK_ENTRIES = {"cpu": 2**22, "cuda": 2**26}
 LEAST_ROWS = 8
 # While no |logit| exceeds this, exp neither overflows nor loses a row: no maximum is subtracted.
 SAFE_EXPONENT = 40.0
