@@ -1,6 +1,7 @@
 """How the pages are built; ``papers.md`` is written first, from the docstrings."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -32,9 +33,13 @@ nb_execution_raise_on_error = True
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 
+# A star of a shape or a product is no emphasis.
+STAR = re.compile(r"(?<!\*)\*(?!\*)")
 
-def label_paragraphs(app, what, name, obj, options, lines):
+
+def label_paragraphs(app, what, name, obj, options, lines):  # noqa: ARG001
     """``Source:`` and ``Differs:`` are paragraphs with a bold label, hanging indent or not."""
+    lines[:] = [line if ">>>" in line else STAR.sub(r"\\*", line) for line in lines]
     label = None
     for place, line in enumerate(lines):
         head = next((h for h in ("Source", "Differs") if line.startswith(f"{h}:")), None)
