@@ -14,6 +14,7 @@ import re
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -229,9 +230,8 @@ def main(steps=STEPS, out=HERE / "out", seed=0):
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     nouns = Nouns()
-    with_parent = torch.tensor([i for i, parents in enumerate(nouns.parents) if parents])
-    choice = torch.randperm(len(with_parent), generator=torch.Generator().manual_seed(0))
-    held_out = with_parent[choice[:HELD_OUT]]
+    with_parent = np.array([i for i, parents in enumerate(nouns.parents) if parents])
+    held_out = torch.from_numpy(np.random.default_rng(0).permutation(with_parent)[:HELD_OUT])
     most = max(map(len, nouns.parents))
     truth = torch.tensor(
         [nouns.parents[i] + [-1] * (most - len(nouns.parents[i])) for i in held_out]
