@@ -26,7 +26,7 @@ import embedkit as ek
 HERE = Path(__file__).parent
 DIMS = [32, 64, 128, 256]
 LENGTH, BUCKETS = 16, 2**16  # words of a text that are read; rows shared by all character 4-grams
-HELD_OUT, BATCH, STEPS = 2000, 1024, 440
+HELD_OUT, BATCH, STEPS = 2000, 1024, 520
 EXAMPLES = [
     "a large cat with black stripes that lives in Asian forests",
     "a person who repairs broken watches",
@@ -44,8 +44,10 @@ class Nouns:
         self.names = [lemmas.split("|") for lemmas, _, _ in rows]
         self.definitions = [definition for _, definition, _ in rows]
         self.parents = [[int(parent) for parent in parents.split()] for _, _, parents in rows]
-        texts = [" ".join(names) for names in self.names] + self.definitions
-        words = sorted({word for text in texts for word in split(text)})
+        # A name says more than a mention: each word of a name brings a token of its own, "=word".
+        marked = [" ".join(f"{w} ={w}" for w in split(" ".join(names))) for names in self.names]
+        self.texts = list(zip(marked, self.definitions, strict=True))
+        words = sorted({word for parts in self.texts for part in parts for word in split(part)})
         self.number = {word: i + 1 for i, word in enumerate(words)}
 
     def read(self, texts):
@@ -66,8 +68,7 @@ class Nouns:
 
     def concepts(self):
         """Every noun as a candidate: its names and its definition."""
-        pairs = zip(self.names, self.definitions, strict=True)
-        return self.read([(" ".join(names), definition) for names, definition in pairs])
+        return self.read(self.texts)
 
     def questions(self):
         """Every noun as a question: its definition alone."""
@@ -75,8 +76,8 @@ class Nouns:
 
 
 def split(text):
-    """Lower-case words and numbers."""
-    return re.findall(r"[a-z0-9]+", text.lower())
+    """Lower-case words and numbers, with the mark of a name where there is one."""
+    return re.findall(r"=?[a-z0-9]+", text.lower())
 
 
 # --- The model and its training: embedkit's blocks in a loop of our own.
@@ -109,17 +110,17 @@ class Model(nn.Module):
         self.words = ek.tables.SubwordEmbedding(len(rows) + BUCKETS, dim, sparse=True)
         nn.init.normal_(self.words.weight, std=0.05)
         self.question, self.concept = Tower(dim), Tower(dim)
+        # Both sides start in one space: equal words are close before the first step.
+        self.concept.head.load_state_dict(self.question.head.state_dict())
 
     def forward(self, *texts):
         """(tower, words, places) of each side -> its vectors; a word is made once per batch."""
         seen, at = torch.cat([words for _, words, _ in texts]).unique(return_inverse=True)
         vectors = self.words(*ek.ops.select_segments(self.ids, self.offsets, seen))
-        drop = 0.2 if self.training else 0.0
         result = []
         for tower, words, places in texts:
             mine, at = at[: len(words)], at[len(words) :]
-            mask = (words > 0) & (torch.rand(words.shape) >= drop)
-            result.append(tower(F.embedding(mine, vectors), places, mask))
+            result.append(tower(F.embedding(mine, vectors), places, words > 0))
         return result
 
 
