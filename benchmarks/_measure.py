@@ -1,7 +1,8 @@
 """Time and peak memory of competing calls: in turn, in one process, on the same inputs."""
 
+import ctypes
+import gc
 import platform
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ class Cost:
     peak: float
 
 
-def resident() -> int:
-    """Bytes of this process in memory now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+def status(field: str) -> int:
+    """Bytes that the kernel reports for this process, e.g. VmRSS or its high-water mark VmHWM."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 def peak_bytes(call: Callable[[], object], device: str = "cpu") -> float:
@@ -32,19 +34,13 @@ def peak_bytes(call: Callable[[], object], device: str = "cpu") -> float:
         call()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    before, highest, running = resident(), [resident()], [True]
-
-    def watch() -> None:
-        while running[0]:
-            highest[0] = max(highest[0], resident())
-            time.sleep(0.0005)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    call()  # what the first call loads is not its memory
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed before must not be reused unseen
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again
+    before = status("VmRSS")
     call()
-    running[0] = False
-    watcher.join()
-    return highest[0] - before
+    return max(status("VmHWM") - before, 1)
 
 
 def compare(

@@ -128,7 +128,7 @@ def _factor_gradients(
     rows: slice,
     out: Result,
 ) -> None:
-    """Gradients of a narrower width's norms; leaves in ``weights`` the gradient of its Gram."""
+    """Gradients of a narrower width's norms; ``weights`` then lacks but the key factor."""
     if p.row_factor is None or p.key_factor is None:
         weights.mul_(factor[:, None])
         return
@@ -137,7 +137,7 @@ def _factor_gradients(
     logits.mul_(weights)
     out.row_factor[index, rows] = logits.sum(dim=1) * factor
     out.key_factor[index].add_(factor @ logits)
-    weights.mul_((factor * p.row_factor[index, rows])[:, None]).mul_(p.key_factor[index])
+    weights.mul_((factor * p.row_factor[index, rows])[:, None])
 
 
 def _embedding_gradients(
@@ -151,7 +151,9 @@ def _embedding_gradients(
         out.key.addmm_(weights.mT, p.query[rows] * factor[:, None])
         return
     for index in reversed(range(len(p.widths))):
-        if index < len(p.widths) - 1:
+        if index < len(p.widths) - 1 and p.key_factor is not None:
+            weights.addcmul_(kept[index][:size], p.key_factor[index])
+        elif index < len(p.widths) - 1:
             weights.add_(kept[index][:size])
         columns = p.columns(index)
         out.query[rows, columns] = weights @ p.key[:, columns]
