@@ -47,6 +47,7 @@ bench: $(VENV)/.develop  ## rivals beside us; wants an idle machine
 	$(PY) benchmarks/memory.py
 
 claims: $(VENV)/.develop  ## every paper's claim, measured again; writes docs/claims.md
+	$(PY) -m pip install -q --no-deps recbole==1.2.1  # its wheel carries MovieLens-100K
 	$(PY) benchmarks/claims/run.py
 
 clean:

@@ -1,9 +1,8 @@
 """The one engine under every contrastive loss: potentials of a Gram matrix minus positive logits.
 
 A row's loss at one width is  f_i - g_i,  with f_i the logsumexp (or sum of softplus) over the keys
-that compete, and g_i the mean (or sum) over its positives. f comes from the blockwise operator of
-:mod:`embedkit.ops.gram`; g costs one product per row, because the positives of one id can be summed
-before they meet the query. Nothing of size q x k is stored.
+that compete, and g_i the mean (or sum) over its positives. Both come from the blockwise operator of
+:mod:`embedkit.ops.gram`: nothing of size q x k is stored.
 """
 
 from collections.abc import Sequence
@@ -22,10 +21,10 @@ from embedkit._checks import (
     check_rows,
     check_widths,
 )
-from embedkit.losses._matches import Ids, match_counts, match_products, own_products, resolve_ids
+from embedkit.losses._matches import Ids, match_counts, resolve_ids
 from embedkit.losses._reduce import Reduction, row_shares
 from embedkit.ops import accumulation_dtype, normalize
-from embedkit.ops.gram import DROP, KEEP, Gram
+from embedkit.ops.gram import Gram, gram_rows, gram_sum
 
 SameId = Literal["positive", "ignore"]
 Similarity = Literal["cosine", "dot"]
@@ -56,57 +55,52 @@ class Request(NamedTuple):
     reduction: Reduction = "mean"
 
 
-class Vectors(NamedTuple):
-    """Rows as the engine wants them: unit length at the full width, factors for the prefixes."""
-
-    rows: Tensor
-    factor: Tensor | None  # (w - 1, rows): 1 / length of each prefix
-
-
 def contrast(query: Tensor, key: Tensor, request: Request) -> Tensor:
     """The loss of ``request`` on embeddings (q, d) and (k, d): a scalar, or (q,) for "none"."""
     r = request
     dims = _check(query, key, r)
     ids = resolve_ids(r.query_ids, r.key_ids, query.shape[0], key.shape[0])
-    if key.shape[0] < query.shape[0] and (ids is None or r.same_id == "ignore"):
+    own = ids is None or r.same_id == "ignore"
+    if key.shape[0] < query.shape[0] and own:
         raise ValueError(
             f"key: expected at least {query.shape[0]} rows, one per query, got shape "
             f"{tuple(key.shape)}. Without ids row i matches key i."
         )
     wide = accumulation_dtype(torch.promote_types(query.dtype, key.dtype))
-    left = _vectors(query.to(wide), dims, r.similarity)
-    right = left if r.same_rows else _vectors(key.to(wide), dims, r.similarity)
-    left = Vectors(left.rows / r.temperature, left.factor)
-
-    extra, softplus_extra = _own_negatives(left, dims, r)
-    own_only = ids is None or r.same_id == "ignore"
-    apart = None if (own_only and ids is None) or _positives_compete(r) else ids
+    query, key = query.to(wide)[:, : dims[-1]], key.to(wide)[:, : dims[-1]]
+    if isinstance(r.temperature, Tensor):
+        scale = 1.0 / r.temperature.to(wide).reshape(())
+    else:
+        scale = query.new_full((), 1.0 / r.temperature)
+    count = _positives(query.shape[0], key.shape[0], None if own else ids, r, query.device)
+    extra, softplus_extra = _own_negatives(query, scale, dims, r)
     gram = Gram(
-        query=left.rows,
-        key=right.rows,
+        query=query,
+        key=key,
         widths=dims,
-        row_factor=left.factor,
-        key_factor=right.factor,
+        scale=scale,
         extra=extra,
         bias=r.bias,
-        query_ids=None if apart is None else apart.query,
-        key_ids=None if apart is None else apart.key,
-        diagonal=_diagonal(r, ids),
-        bound=_bound(r),
+        query_ids=None if ids is None else ids.query,
+        key_ids=None if ids is None else ids.key,
+        row_positive=_positive_weight(count, r, wide),
+        cosine=r.similarity == "cosine",
+        own=own,
+        same_rows=r.same_rows,
+        decoupled=r.form == "decoupled",
         sigmoid=r.form == "sigmoid",
+        bound=_bound(r),
     )
-    positive, count = _positives(left, right, None if own_only else ids, dims, r)
-    taking_part = _taking_part(r, count, ids, key.shape[0])
-    scale = left.rows.new_tensor(r.dim_weights or [1.0] * len(dims))[:, None]
-    share = row_shares(taking_part, r.reduction, left.rows)
+    width_weight = query.new_tensor(r.dim_weights or [1.0] * len(dims))[:, None]
+    share = row_shares(_taking_part(r, count, ids, key.shape[0]), r.reduction, query)
     if r.weight is not None:
         share = share * r.weight.to(wide)
 
     if r.reduction == "none":
-        rows = gram.rows() - positive
+        rows = gram_rows(gram)
         if softplus_extra is not None:
             rows = rows + softplus_extra
-        rows = (rows * scale).sum(dim=0) * share
+        rows = (rows * width_weight).sum(dim=0) * share
         if r.symmetric:
             other = r._replace(symmetric=False, negative=None, negative_mask=None)
             if ids is not None:
@@ -114,26 +108,21 @@ def contrast(query: Tensor, key: Tensor, request: Request) -> Tensor:
             rows = (rows + contrast(key, query, other)) / 2
         return rows
 
-    row_weight = scale * share
-    key_weight = None
+    row_weight, key_weight = width_weight * share, None
     if r.symmetric:
         row_weight = row_weight / 2
-        swapped = None if own_only or ids is None else ids.swapped()
-        key_positive, key_count = _positives(right, left, swapped, dims, r)
-        other = r._replace(negative=None)
-        key_part = _taking_part(
-            other, key_count, None if ids is None else ids.swapped(), query.shape[0]
+        swapped = None if ids is None else ids.swapped()
+        key_count = _positives(
+            key.shape[0], query.shape[0], None if own else swapped, r, query.device
         )
-        key_share = row_shares(key_part, r.reduction, left.rows)
+        key_part = _taking_part(r._replace(negative=None), key_count, swapped, query.shape[0])
+        key_share = row_shares(key_part, r.reduction, query)
         if r.weight is not None:
             key_share = key_share * r.weight.to(wide)
-        key_weight = scale * key_share / 2
-    loss = gram.weighted_sum(row_weight, key_weight) - (row_weight * positive).sum()
-    if key_weight is not None:
-        loss = loss - (key_weight * key_positive).sum()
-    if softplus_extra is not None:
-        loss = loss + (row_weight * softplus_extra).sum()
-    return loss
+        gram = gram._replace(key_positive=_positive_weight(key_count, r, wide))
+        key_weight = width_weight * key_share / 2
+    loss = gram_sum(gram, row_weight, key_weight)
+    return loss if softplus_extra is None else loss + (row_weight * softplus_extra).sum()
 
 
 def _check(query: Tensor, key: Tensor, r: Request) -> list[int]:
@@ -187,39 +176,23 @@ def _check(query: Tensor, key: Tensor, r: Request) -> list[int]:
     return list(r.dims)
 
 
-def _vectors(rows: Tensor, dims: list[int], similarity: Similarity) -> Vectors:
-    rows = rows[..., : dims[-1]]
-    if similarity == "dot":
-        return Vectors(rows, None)
-    rows = normalize(rows)
-    if len(dims) == 1:
-        return Vectors(rows, None)
-    squares = rows.square()
-    slices = [
-        squares[..., a:b].sum(dim=-1) for a, b in zip([0, *dims[:-2]], dims[:-1], strict=True)
-    ]
-    squared = torch.stack(slices).cumsum(dim=0)
-    short = squared < 1e-24
-    return Vectors(rows, squared.masked_fill(short, 1.0).rsqrt().masked_fill(short, 0.0))
-
-
 def _own_negatives(
-    left: Vectors, dims: list[int], r: Request
+    query: Tensor, scale: Tensor, dims: list[int], r: Request
 ) -> tuple[Tensor | None, Tensor | None]:
     """Own hard negatives as a logit that joins each row: their logsumexp, or sum of softplus."""
     if r.negative is None or not r.negative.shape[1]:
         return None, None
-    vectors = _vectors(r.negative.to(left.rows.dtype), dims, r.similarity)
-    product = left.rows[:, None] * vectors.rows
-    slices = [product[..., a:b].sum(dim=-1) for a, b in zip([0, *dims[:-1]], dims, strict=True)]
-    logits = list(torch.stack(slices).cumsum(dim=0))
-    for index in range(len(dims) - 1):
-        if left.factor is not None and vectors.factor is not None:
-            logits[index] = logits[index] * left.factor[index, :, None] * vectors.factor[index]
+    negative = r.negative.to(query.dtype)
+    logits = []
+    for dim in dims:
+        left, right = query[:, None, :dim], negative[..., :dim]
+        if r.similarity == "cosine":
+            left, right = normalize(left), normalize(right)
+        logits.append((left * right).sum(dim=-1) * scale)
     logit = torch.stack(logits)
-    keep = (
-        torch.ones_like(logit[0], dtype=torch.bool) if r.negative_mask is None else r.negative_mask
-    )
+    keep = r.negative_mask
+    if keep is None:
+        keep = torch.ones_like(logit[0], dtype=torch.bool)
     if r.form == "sigmoid":
         assert r.bias is not None
         value = softplus(logit + r.bias, threshold=40.0)
@@ -228,41 +201,17 @@ def _own_negatives(
     return logit.masked_fill(~keep, lowest).logsumexp(dim=-1), None
 
 
-def _positives(
-    left: Vectors, right: Vectors, ids: Ids | None, dims: list[int], r: Request
-) -> tuple[Tensor, Tensor]:
-    """Mean (softmax forms) or sum (sigmoid) of each row's positive logits, and their number."""
-    rows, keys = left.rows.shape[0], right.rows.shape[0]
+def _positives(rows: int, keys: int, ids: Ids | None, r: Request, device: torch.device) -> Tensor:
+    """The number of positives of each row."""
     if ids is None:
-        total = own_products(left.rows, right.rows, dims)
-        count = (torch.arange(rows, device=left.rows.device) < keys).long()
-        if left.factor is not None and right.factor is not None:
-            pad = torch.nn.functional.pad(right.factor[:, :rows], (0, max(rows - keys, 0)))
-            total = torch.cat([total[:-1] * left.factor * pad, total[-1:]])
-    else:
-        total = match_products(left.rows, right.rows, right.factor, ids, dims)
-        count = match_counts(ids)
-        if left.factor is not None:
-            total = torch.cat([total[:-1] * left.factor, total[-1:]])
-        if r.same_rows:
-            own, _ = _positives(left, right, None, dims, r._replace(form="softmax"))
-            total, count = total - own, count - 1
-    if r.form == "sigmoid":
-        assert r.bias is not None
-        return total + r.bias * count, count
-    return (total / count.clamp(min=1)).masked_fill(count == 0, 0.0), count
+        return (torch.arange(rows, device=device) < keys).long()
+    return match_counts(ids) - int(r.same_rows)
 
 
-def _positives_compete(r: Request) -> bool:
-    return r.same_id == "positive" and r.form != "decoupled"
-
-
-def _diagonal(r: Request, ids: Ids | None) -> int:
-    if r.same_rows:
-        return DROP
-    if r.form == "decoupled":
-        return DROP if ids is None or r.same_id == "ignore" else 0
-    return KEEP if ids is not None and r.same_id == "ignore" else 0
+def _positive_weight(count: Tensor, r: Request, dtype: torch.dtype) -> Tensor:
+    """The weight of one positive logit: their mean counts, or for the sigmoid form their sum."""
+    part = (count > 0).to(dtype)
+    return part if r.form == "sigmoid" else part / count.clamp(min=1)
 
 
 def _bound(r: Request) -> float:

@@ -1,11 +1,12 @@
-"""What a sweep over a Gram matrix is given, block by block, and what it gives back."""
+"""What a sweep over a Gram matrix works on, block by block, and what it gives back."""
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from embedkit.ops.pairwise import normalize
 
 # Entries of a block, all widths together: on a CPU tall enough for products at full speed and small
 # enough for its cache, on a GPU large enough to fill the chip.
@@ -13,112 +14,149 @@ BLOCK_ENTRIES = {"cpu": 2**22, "cuda": 2**26}
 LEAST_ROWS = 8
 # While no |logit| exceeds this, exp neither overflows nor loses a row: no maximum is subtracted.
 SAFE_EXPONENT = 40.0
-KEEP, DROP = 1, 2
 
 
-@dataclass
-class Problem:
-    """Logit of row i and key j at width w: row_factor key_factor <q_i[:w], k_j[:w]> + bias.
+class Gram(NamedTuple):
+    """Logits scale * similarity + bias of all pairs, and who competes with whom.
 
-    The factors exist for all widths but the last, or are None (1). An entry is left out where the
-    ids are equal, except that ``diagonal`` KEEP brings entry (i, i) back and DROP leaves it out.
+    The potential of a row at one width is the logsumexp (or sum of softplus) of its logits over the
+    keys that compete, minus ``row_positive`` times the sum of its positive logits.
+
+    Attributes:
+        query: (q, d) rows, d the last of ``widths``.
+        key: (k, d) rows.
+        widths: increasing prefix widths; one Gram matrix each, all for the price of the last.
+        scale: 0-d, multiplies the similarities.
+        extra: (w, q) logit that joins each row's logsumexp; None: nothing.
+        bias: 0-d, added to every logit; None: nothing.
+        query_ids: (q,) integers; equal ids match. None: nothing matches by id.
+        key_ids: (k,) integers.
+        row_positive: (q,) weight of each of a row's positive logits.
+        key_positive: (k,) the same for keys, where potentials of keys are wanted.
+        cosine: similarity is the cosine of each prefix, else the inner product.
+        own: row i's one positive is key i; matches by id don't compete. False: all matches by id.
+        same_rows: query and key are the same rows; no row meets itself.
+        decoupled: positives don't compete.
+        sigmoid: softplus in place of the logsumexp.
+        bound: no logit is larger in size than this; infinity where that is not known.
     """
 
     query: Tensor
     key: Tensor
     widths: list[int]
-    row_factor: Tensor | None
-    key_factor: Tensor | None
+    scale: Tensor
     extra: Tensor | None
     bias: Tensor | None
     query_ids: Tensor | None
     key_ids: Tensor | None
-    diagonal: int
-    bound: float
-    sigmoid: bool
+    row_positive: Tensor
+    key_positive: Tensor | None = None
+    cosine: bool = True
+    own: bool = True
+    same_rows: bool = False
+    decoupled: bool = False
+    sigmoid: bool = False
+    bound: float = float("inf")
 
-    def __post_init__(self) -> None:
+
+class Problem:
+    """Rows of unit length (for cosine), the factors of their prefixes, masks and blocks.
+
+    Logit at width w: row_factor key_factor <query[:w], key[:w]> + bias, with the scale inside
+    ``query`` and without factors at the last width and for dot products.
+    """
+
+    def __init__(self, gram: Gram) -> None:
+        self.gram = gram
+        self.widths = gram.widths
+        self.bias = gram.bias
+        self.query = (normalize(gram.query) if gram.cosine else gram.query) * gram.scale
+        self.key = normalize(gram.key) if gram.cosine else gram.key
+        self.factors = gram.cosine and len(self.widths) > 1
+        self.row_factor = self._prefix_factors(self.query) * gram.scale
+        self.key_factor = self._prefix_factors(self.key)
         rows, keys = self.query.shape[0], self.key.shape[0]
         entries = BLOCK_ENTRIES.get(self.query.device.type, 2**24) // len(self.widths)
         self.step = max(1, min(rows, max(LEAST_ROWS, entries // max(keys, 1))))
-        if math.isinf(self.bound) and self.query.device.type == "cpu" and rows and keys:
+        bound = gram.bound
+        if math.isinf(bound) and self.query.device.type == "cpu" and rows and keys:
             # Cauchy-Schwarz; the factors only normalise prefixes, so they never exceed it.
-            longest = self.query.norm(dim=1).max() * self.key.norm(dim=1).max()
-            self.bound = float(longest)
-        self.safe = self.bound <= SAFE_EXPONENT
+            bound = float(self.query.norm(dim=1).max() * self.key.norm(dim=1).max())
+        self.safe = bound <= SAFE_EXPONENT
         self.bottom = torch.finfo(self.query.dtype).min / 4
+        self.drops_diagonal = gram.same_rows or (gram.own and gram.decoupled)
 
-    def starts(self) -> range:
-        return range(0, self.query.shape[0] if self.key.shape[0] else 0, self.step)
+    def _prefix_factors(self, rows: Tensor) -> Tensor:
+        """1 / length of every prefix but the whole, 0 for a zero prefix: (w - 1, rows)."""
+        if not self.factors:
+            return rows.new_zeros(0, rows.shape[0])
+        parts = [
+            torch.linalg.vector_norm(rows[:, self.columns(i)], dim=1).square_()
+            for i in range(len(self.widths) - 1)
+        ]
+        length = torch.stack(parts).cumsum(dim=0).sqrt_()
+        return torch.where(length > 1e-12, 1.0 / length, 0.0)
+
+    def blocks(self) -> list[slice]:
+        """The rows, a block at a time; nothing where there is no key."""
+        rows = self.query.shape[0] if self.key.shape[0] else 0
+        return [slice(start, min(start + self.step, rows)) for start in range(0, rows, self.step)]
 
     def buffer(self) -> Tensor:
+        """Room for one block."""
         return self.query.new_empty(self.step, self.key.shape[0])
 
-    def keep(self, start: int, stop: int) -> Tensor | None:
-        """1 where an entry of the block competes, else 0, where ids decide it.
+    def masks(self, rows: slice) -> tuple[Tensor | None, Tensor | None]:
+        """Which entries match by id, and which compete where not all do; 1.0 or 0.0.
 
-        A number and not a bool: multiplying is many times faster than filling through a mask.
+        Numbers and not bools: multiplying is many times faster than filling through a mask.
         """
-        if self.query_ids is None or self.key_ids is None:
-            return None
-        keep = (self.query_ids[start:stop, None] != self.key_ids).to(self.query.dtype)
-        if self.diagonal:
-            keep.diagonal(start).fill_(self.diagonal == KEEP)
-        return keep
+        if self.gram.query_ids is None or self.gram.key_ids is None:
+            return None, None
+        same = (self.gram.query_ids[rows, None] == self.gram.key_ids).to(self.query.dtype)
+        if self.gram.same_rows:
+            same.diagonal(rows.start).zero_()
+        if not (self.gram.own or self.gram.decoupled):
+            return same, None
+        keep = 1.0 - same
+        if self.gram.own:
+            keep.diagonal(rows.start).fill_(0.0 if self.gram.decoupled else 1.0)
+        return same, keep
 
-    def silence(self, weights: Tensor, start: int, keep: Tensor | None) -> None:
+    def silence(self, weights: Tensor, rows: slice, keep: Tensor | None) -> None:
         """Set to 0 what does not compete."""
         if keep is not None:
             weights.mul_(keep)
-        elif self.diagonal == DROP:
-            weights.diagonal(start).zero_()
+        elif self.drops_diagonal:
+            weights.diagonal(rows.start).zero_()
 
-    def sink(self, logits: Tensor, start: int, keep: Tensor | None) -> None:
+    def sink(self, logits: Tensor, rows: slice, keep: Tensor | None) -> None:
         """Lower what does not compete below every logit, by a finite amount."""
         if keep is not None:
             logits.add_(keep.sub(1.0).mul_(-self.bottom))
-        elif self.diagonal == DROP:
-            logits.diagonal(start).fill_(self.bottom)
+        elif self.drops_diagonal:
+            logits.diagonal(rows.start).fill_(self.bottom)
 
     def add_slice(self, gram: Tensor, rows: slice, index: int) -> None:
         """Turn the Gram matrix of the previous width into the one of width ``index``."""
-        columns = self.columns(index)
-        left, right = self.query[rows, columns], self.key[:, columns].mT
+        left, right = self.query[rows, self.columns(index)], self.key[:, self.columns(index)].mT
         if index == 0:
             torch.mm(left, right, out=gram)
         else:
             gram.addmm_(left, right)
 
     def columns(self, index: int) -> slice:
+        """What width ``index`` adds to the one before."""
         return slice(self.widths[index - 1] if index else 0, self.widths[index])
 
     def logits(self, gram: Tensor, rows: slice, index: int, out: Tensor) -> Tensor:
         """Logits of one width; in place of ``gram`` at the last one, else in ``out``."""
-        if index < len(self.widths) - 1:
-            if self.row_factor is None or self.key_factor is None:
-                gram = out.copy_(gram)
-            else:
-                gram = torch.mul(gram, self.key_factor[index], out=out)
-                gram.mul_(self.row_factor[index, rows, None])
+        if index < len(self.widths) - 1 and self.factors:
+            gram = torch.mul(gram, self.key_factor[index], out=out)
+            gram.mul_(self.row_factor[index, rows, None])
+        elif index < len(self.widths) - 1:
+            gram = out.copy_(gram)
         return gram if self.bias is None else gram.add_(self.bias)
-
-
-@runtime_checkable
-class Described(Protocol):
-    """What the shapes of a result depend on: a Problem, or the Gram that it was made from."""
-
-    @property
-    def query(self) -> Tensor: ...
-    @property
-    def key(self) -> Tensor: ...
-    @property
-    def widths(self) -> list[int]: ...
-    @property
-    def row_factor(self) -> Tensor | None: ...
-    @property
-    def extra(self) -> Tensor | None: ...
-    @property
-    def bias(self) -> Tensor | None: ...
 
 
 class Result(NamedTuple):
@@ -128,27 +166,24 @@ class Result(NamedTuple):
     keys: Tensor
     query: Tensor
     key: Tensor
-    row_factor: Tensor
-    key_factor: Tensor
+    scale: Tensor
     extra: Tensor
     bias: Tensor
 
 
-def empty_result(p: Described, with_keys: bool, with_grad: bool) -> Result:
+def empty_result(gram: Gram, with_keys: bool, with_grad: bool) -> Result:
     """Zeros of the shapes of all results; (0,) for what is not asked for."""
-    count, rows, keys = len(p.widths), p.query.shape[0], p.key.shape[0]
+    count, rows, keys = len(gram.widths), gram.query.shape[0], gram.key.shape[0]
 
     def zeros(wanted: bool, *shape: int) -> Tensor:
-        return p.query.new_zeros(shape if wanted else (0,))
+        return gram.query.new_zeros(shape if wanted else (0,))
 
-    factors = with_grad and p.row_factor is not None
     return Result(
         rows=zeros(True, count, rows),
         keys=zeros(with_keys, count, keys),
-        query=zeros(with_grad, *p.query.shape),
-        key=zeros(with_grad, *p.key.shape),
-        row_factor=zeros(factors, count - 1, rows),
-        key_factor=zeros(factors, count - 1, keys),
-        extra=zeros(with_grad and p.extra is not None, count, rows),
-        bias=zeros(with_grad and p.bias is not None),
+        query=zeros(with_grad, *gram.query.shape),
+        key=zeros(with_grad, *gram.key.shape),
+        scale=zeros(with_grad),
+        extra=zeros(with_grad and gram.extra is not None, count, rows),
+        bias=zeros(with_grad and gram.bias is not None),
     )
