@@ -39,7 +39,8 @@ def expected_lost(num_values: int, num_buckets: int | float) -> float:
     Raises:
         ValueError: if ``num_values`` is negative or ``num_buckets`` below 1.
 
-    Source: Coleman et al. 2023, Unified Embedding, collision analysis.
+    Source: Coleman et al. 2023, Unified Embedding: Battle-Tested Feature Representations for
+        Web-Scale ML Systems, the analysis of collisions.
 
     >>> round(expected_lost(1000, 1000), 4)
     367.6954
@@ -66,7 +67,9 @@ def collision_report(hash: MultiplexedHash, sizes: Sequence[int]) -> CollisionRe
     Raises:
         ValueError: if there is not one size per feature, or one is negative.
 
-    Source: Coleman et al. 2023, Unified Embedding: collisions within and between features.
+    Source: Coleman et al. 2023, Unified Embedding: Battle-Tested Feature Representations for
+        Web-Scale ML Systems, the collisions within and
+        between features.
 
     >>> report = collision_report(MultiplexedHash(2, 2, num_buckets=1000), [500, 500])
     >>> f"{report.within:.2f} {report.between:.2f} {report.together:.2f}"

@@ -70,7 +70,8 @@ class Problem:
         self.gram = gram
         self.widths = gram.widths
         self.bias = gram.bias
-        self.query = (normalize(gram.query) if gram.cosine else gram.query) * gram.scale
+        self.query = normalize(gram.query) if gram.cosine else gram.query.clone()
+        self.query.mul_(gram.scale)
         self.key = normalize(gram.key) if gram.cosine else gram.key
         self.factors = gram.cosine and len(self.widths) > 1
         self.row_factor = self._prefix_factors(self.query) * gram.scale

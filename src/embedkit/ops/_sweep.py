@@ -17,8 +17,8 @@ from embedkit.ops._problem import Gram, Problem, Result, empty_result
 
 def sweep(gram: Gram, row_weight: Tensor, key_weight: Tensor | None, with_grad: bool) -> Result:
     """Potentials of all rows, of keys where they have weights, and the weighted sum's gradient."""
+    p = Problem(gram)  # first: what normalising needs for a moment is gone before gradients exist
     out = empty_result(gram, key_weight is not None, with_grad)
-    p = Problem(gram)
     if key_weight is not None:
         out.keys.copy_(_key_logsumexp(p))
     lse = out.keys.clone()

@@ -70,7 +70,8 @@ def stable_hash(
     Raises:
         TypeError: if ``ids`` or ``seed`` holds anything but integers.
 
-    Source: Coleman et al. 2023, Unified Embedding, which asks for one hash function per feature.
+    Source: Coleman et al. 2023, Unified Embedding: Battle-Tested Feature Representations for
+        Web-Scale ML Systems, the hash that it asks for.
     Differs: the paper leaves the hash open; splitmix64 is our choice. An affine hash,
         (a id + b) mod p, maps consecutive ids to an arithmetic progression, whose collisions are
         structured.

@@ -30,7 +30,8 @@ class MultiplexedHash(nn.Module):
         ValueError: if a count is below 1, or two (feature, look-up) seeds are equal, which would
             make equal ids of two features always collide.
 
-    Source: Coleman et al. 2023, Unified Embedding, feature multiplexing.
+    Source: Coleman et al. 2023, Unified Embedding: Battle-Tested Feature Representations for
+        Web-Scale ML Systems, section on multiplexing.
 
     >>> MultiplexedHash(2, 3, num_buckets=1000)(torch.tensor([7, 7]), 0)
     tensor([[182, 891,  16],
