@@ -48,7 +48,7 @@ def main(device="cpu", largest=8192, repeats=3):
             torch.randn(size, DIMS[-1], device=device, dtype=dtype).requires_grad_()
             for _ in range(2)
         )
-        costs = compare(rivals(query, key), repeats if size > 2048 else 2 * repeats, device)
+        costs = compare(rivals(query, key), repeats if size > 4096 else 3 * repeats, device)
         ours = costs["embedkit, five widths"]
         for name, cost in costs.items():
             rows.append(
