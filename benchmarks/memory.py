@@ -47,8 +47,8 @@ def main():
     save("memory", title, ["B", "embedkit", "full matrix"], rows, "cpu")
     figure, axes = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
     dense = {s: d for s, (_, d) in costs.items() if d is not None}
-    axes.loglog(dense, [d / 2**20 for d in dense.values()], "o--", color="0.5", base=2)
-    axes.loglog(costs, [o / 2**20 for o, _ in costs.values()], "o-", color="#1f6feb", base=2)
+    axes.loglog([*dense], [d / 2**20 for d in dense.values()], "o--", color="0.5", base=2)
+    axes.loglog([*costs], [o / 2**20 for o, _ in costs.values()], "o-", color="#1f6feb", base=2)
     axes.annotate(
         "full matrix", (16384, dense[16384] / 2**20), (-66, -2), textcoords="offset points"
     )

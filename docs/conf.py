@@ -39,7 +39,9 @@ STAR = re.compile(r"(?<!\*)\*(?!\*)")
 
 def label_paragraphs(app, what, name, obj, options, lines):  # noqa: ARG001
     """``Source:`` and ``Differs:`` are paragraphs with a bold label, hanging indent or not."""
-    lines[:] = [line if ">>>" in line else STAR.sub(r"\\*", line) for line in lines]
+    lines[:] = [
+        line if line.lstrip().startswith(">>> ") else STAR.sub(r"\\*", line) for line in lines
+    ]
     label = None
     for place, line in enumerate(lines):
         head = next((h for h in ("Source", "Differs") if line.startswith(f"{h}:")), None)
