@@ -358,7 +358,7 @@ def test_constructor_errors_teach():
     with pytest.raises(
         ValueError, match=r"InfoNCELoss: temperature must be > 0, got -1. It divides"
     ):
-        InfoNCELoss(temperature=-1)
+        InfoNCELoss(temperature=-1.0)
     with pytest.raises(ValueError, match=r"LearnableTemperature: init=0.001 is below minimum=0.01"):
         LearnableTemperature(0.001)
     with pytest.raises(ValueError, match="has no row-wise form"):

@@ -37,4 +37,4 @@ def test_temperature_and_bias_learn():
 
 def test_errors_teach():
     with pytest.raises(ValueError, match="SigmoidContrastiveLoss: temperature must be > 0, got 0"):
-        SigmoidContrastiveLoss(temperature=0)
+        SigmoidContrastiveLoss(temperature=0.0)
