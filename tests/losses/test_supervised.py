@@ -81,7 +81,9 @@ def test_nobody_has_a_partner():
 
 @pytest.mark.wording
 def test_errors_teach():
-    with pytest.raises(ValueError, match=r"query_ids: expected 4 rows, got shape \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"labels: expected 4 rows, got shape \(3,\). One label per row."
+    ):
         sup_con(E, torch.arange(3))
     with pytest.raises(ValueError, match="SupConLoss: temperature must be > 0, got 0"):
         SupConLoss(0.0)

@@ -58,7 +58,7 @@ def info_nce(
         similarity: "cosine", where a zero vector has similarity 0 to everything and gets no
             gradient, or "dot".
         dims: increasing prefix widths; the loss is the sum over widths, each normalised for
-            itself, for the price of one (:class:`MatryoshkaLoss`). None: the whole width.
+            itself, all in one sweep (:class:`MatryoshkaLoss`). None: the whole width.
         dim_weights: factor of each width; None: 1.
         reduction: "mean" divides by the queries that have a positive.
 

@@ -14,8 +14,8 @@ class MatryoshkaLoss(nn.Module):
 
     Every floating tensor argument of two or more axes whose last axis is as wide as the first
     argument's is cut to its first m entries; ids, labels, masks and per-row weights pass as they
-    are. With a contrastive loss of this package all widths together cost little more than the
-    widest alone: the Gram matrix of a width is that of the next narrower one plus one slice
+    are. With a contrastive loss of this package all widths share one
+    sweep: the Gram matrix of a width is that of the next narrower one plus one slice
     product, and gradients flow back likewise. Any other loss, yours too, is called once per width.
 
     Args:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from embedkit._checks import check_choice
+from embedkit._checks import check_choice, check_integer, check_rows
 from embedkit.losses._contrast import Request, contrast
 from embedkit.losses._reduce import Reduction
 from embedkit.losses.temperature import check_temperature, current
@@ -46,6 +46,8 @@ def sup_con(
     Source: Khosla et al. 2020, Supervised Contrastive Learning, eq. 2 (L_out); Chen et al. 2020,
     A Simple Framework for Contrastive Learning of Visual Representations, eq. 1 (two views).
     """
+    check_integer("labels", labels, "Labels say by equality who matches; number the classes.")
+    check_rows("labels", labels, embeddings.shape[0], "One label per row.")
     return contrast(
         embeddings,
         embeddings,
