@@ -6,11 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from embedkit.ops.pairwise import normalize
+from embedkit.ops._unit import UnitRows
 
-# Entries of a block, all widths together: on a CPU tall enough for products at full speed and small
-# enough for its cache, on a GPU large enough to fill the chip.
-BLOCK_ENTRIES = {"cpu": 2**22, "cuda": 2**26}
+# Rows of a block at most, and entries of all its buffers: on a CPU tall enough for products
+# at full speed and small enough for its cache, on a GPU large enough to fill the chip.
+BLOCK_ROWS = {"cpu": 512}
+BLOCK_ENTRIES = {"cpu": 2**24, "cuda": 2**27}
 LEAST_ROWS = 8
 # While no |logit| exceeds this, exp neither overflows nor loses a row: no maximum is subtracted.
 SAFE_EXPONENT = 40.0
@@ -60,52 +61,51 @@ class Gram(NamedTuple):
 
 
 class Problem:
-    """Rows of unit length (for cosine), the factors of their prefixes, masks and blocks.
+    """Keys of unit length (for cosine), masks and blocks.
 
     Logit at width w: row_factor key_factor <query[:w], key[:w]> + bias, with the scale inside
-    ``query`` and without factors at the last width and for dot products.
+    the query and without factors at the last width and for dot products.
     """
 
     def __init__(self, gram: Gram) -> None:
         self.gram = gram
         self.widths = gram.widths
         self.bias = gram.bias
-        self.query = normalize(gram.query) if gram.cosine else gram.query.clone()
-        self.query.mul_(gram.scale)
-        self.key = normalize(gram.key) if gram.cosine else gram.key
+        self.key = UnitRows(gram.key, gram.widths, gram.cosine)
         self.factors = gram.cosine and len(self.widths) > 1
-        self.row_factor = self._prefix_factors(self.query) * gram.scale
-        self.key_factor = self._prefix_factors(self.key)
-        rows, keys = self.query.shape[0], self.key.shape[0]
-        entries = BLOCK_ENTRIES.get(self.query.device.type, 2**24) // len(self.widths)
-        self.step = max(1, min(rows, max(LEAST_ROWS, entries // max(keys, 1))))
+        self.step = self._step()
         bound = gram.bound
-        if math.isinf(bound) and self.query.device.type == "cpu" and rows and keys:
-            # Cauchy-Schwarz; the factors only normalise prefixes, so they never exceed it.
-            bound = float(self.query.norm(dim=1).max() * self.key.norm(dim=1).max())
+        if math.isinf(bound) and gram.query.device.type == "cpu":
+            bound = float(gram.scale.abs())
+            if not gram.cosine:  # Cauchy-Schwarz
+                for side in (gram.query, gram.key):
+                    bound *= float(torch.linalg.vector_norm(side, dim=1).amax()) if len(side) else 0
         self.safe = bound <= SAFE_EXPONENT
-        self.bottom = torch.finfo(self.query.dtype).min / 4
+        self.bottom = torch.finfo(gram.query.dtype).min / 4
         self.drops_diagonal = gram.same_rows or (gram.own and gram.decoupled)
 
-    def _prefix_factors(self, rows: Tensor) -> Tensor:
-        """1 / length of every prefix but the whole, 0 for a zero prefix: (w - 1, rows)."""
-        if not self.factors:
-            return rows.new_zeros(0, rows.shape[0])
-        parts = [
-            torch.linalg.vector_norm(rows[:, self.columns(i)], dim=1).square_()
-            for i in range(len(self.widths) - 1)
-        ]
-        length = torch.stack(parts).cumsum(dim=0).sqrt_()
-        return torch.where(length > 1e-12, 1.0 / length, 0.0)
+    def _step(self) -> int:
+        """Rows of a block: a multiple of 32, unless only a few fit."""
+        device, several = self.gram.query.device.type, len(self.widths) > 1
+        entries = BLOCK_ENTRIES.get(device, 2**24) // (len(self.widths) + several)
+        tallest = BLOCK_ROWS.get(device, 2**16) // (1 + several)
+        step = min(tallest, entries // max(len(self.gram.key), 1))
+        step = step // 32 * 32 if step > 32 else max(step, LEAST_ROWS)
+        return max(1, min(step, len(self.gram.query)))
+
+    def query(self, rows: slice) -> UnitRows:
+        """The rows of one block, scaled."""
+        gram = self.gram
+        return UnitRows(gram.query[rows], gram.widths, gram.cosine, gram.scale)
 
     def blocks(self) -> list[slice]:
         """The rows, a block at a time; nothing where there is no key."""
-        rows = self.query.shape[0] if self.key.shape[0] else 0
+        rows = len(self.gram.query) if len(self.gram.key) else 0
         return [slice(start, min(start + self.step, rows)) for start in range(0, rows, self.step)]
 
     def buffer(self) -> Tensor:
-        """Room for one block."""
-        return self.query.new_empty(self.step, self.key.shape[0])
+        """Room for one block, its rows along the inner axis."""
+        return self.gram.query.new_empty(len(self.gram.key), self.step).mT
 
     def masks(self, rows: slice) -> tuple[Tensor | None, Tensor | None]:
         """Which entries match by id, and which compete where not all do; 1.0 or 0.0.
@@ -114,7 +114,9 @@ class Problem:
         """
         if self.gram.query_ids is None or self.gram.key_ids is None:
             return None, None
-        same = (self.gram.query_ids[rows, None] == self.gram.key_ids).to(self.query.dtype)
+        same = (
+            (self.gram.key_ids[:, None] == self.gram.query_ids[rows]).to(self.gram.query.dtype).mT
+        )
         if self.gram.same_rows:
             same.diagonal(rows.start).zero_()
         if not (self.gram.own or self.gram.decoupled):
@@ -138,23 +140,19 @@ class Problem:
         elif self.drops_diagonal:
             logits.diagonal(rows.start).fill_(self.bottom)
 
-    def add_slice(self, gram: Tensor, rows: slice, index: int) -> None:
+    def add_slice(self, gram: Tensor, query: UnitRows, index: int) -> None:
         """Turn the Gram matrix of the previous width into the one of width ``index``."""
-        left, right = self.query[rows, self.columns(index)], self.key[:, self.columns(index)].mT
+        left, right = query.parts[index], self.key.parts[index].mT
         if index == 0:
             torch.mm(left, right, out=gram)
         else:
             gram.addmm_(left, right)
 
-    def columns(self, index: int) -> slice:
-        """What width ``index`` adds to the one before."""
-        return slice(self.widths[index - 1] if index else 0, self.widths[index])
-
-    def logits(self, gram: Tensor, rows: slice, index: int, out: Tensor) -> Tensor:
+    def logits(self, gram: Tensor, query: UnitRows, index: int, out: Tensor) -> Tensor:
         """Logits of one width; in place of ``gram`` at the last one, else in ``out``."""
         if index < len(self.widths) - 1 and self.factors:
-            gram = torch.mul(gram, self.key_factor[index], out=out)
-            gram.mul_(self.row_factor[index, rows, None])
+            gram = torch.mul(gram, self.key.factor[index], out=out)
+            gram.mul_(query.factor[index, :, None])
         elif index < len(self.widths) - 1:
             gram = out.copy_(gram)
         return gram if self.bias is None else gram.add_(self.bias)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from embedkit.ops._problem import Gram, Problem, Result, empty_result
+from embedkit.ops._unit import UnitRows
 
 
 def sweep(gram: Gram, row_weight: Tensor, key_weight: Tensor | None, with_grad: bool) -> Result:
@@ -22,20 +23,23 @@ def sweep(gram: Gram, row_weight: Tensor, key_weight: Tensor | None, with_grad: 
     if key_weight is not None:
         out.keys.copy_(_key_logsumexp(p))
     lse = out.keys.clone()
-    if not p.key.shape[0] and gram.extra is not None:
+    if not len(gram.key) and gram.extra is not None:
         out.rows.copy_(gram.extra)
         if with_grad:
             out.extra.copy_(row_weight)
     last = len(p.widths) - 1
-    block, scratch = p.buffer(), p.buffer() if last else p.query
+    block = p.buffer()
+    scratch = p.buffer() if last else block
     kept = [p.buffer() for _ in range(last)] if with_grad else []
-    factors = torch.zeros_like(p.row_factor), torch.zeros_like(p.key_factor)
+    key_products = torch.zeros_like(p.key.factor)
     for rows in p.blocks():
         size = rows.stop - rows.start
+        query = p.query(rows)
+        products = torch.zeros_like(query.factor)
         same, keep = p.masks(rows)
         for index in range(last + 1):
-            p.add_slice(block[:size], rows, index)
-            logits = p.logits(block[:size], rows, index, scratch[:size])
+            p.add_slice(block[:size], query, index)
+            logits = p.logits(block[:size], query, index, scratch[:size])
             weights = kept[index][:size] if with_grad and index < last else logits
             positive = _positives(p, logits, same, rows, out.keys[index] if len(lse) else None)
             from_keys = None
@@ -58,24 +62,28 @@ def sweep(gram: Gram, row_weight: Tensor, key_weight: Tensor | None, with_grad: 
             if p.bias is not None:
                 out.bias.add_(weights.sum())
             if index < last and p.factors:
-                _factor_gradients(p, logits, weights, index, rows, factors)
+                _factor_products(p, logits, weights, products[index], key_products[index])
+                weights.mul_(query.factor[index, :, None])
         if with_grad:
-            _embedding_gradients(p, block[:size], kept, rows, out)
+            _embedding_gradients(p, block[:size], kept, query, out.query[rows], out.key)
+            out.scale.add_(query.to_given(out.query[rows], products).sum())
     if with_grad:
-        _finish(p, factors, out)
+        out.scale.div_(gram.scale)
+        p.key.to_given(out.key, key_products)
     return out
 
 
 def _key_logsumexp(p: Problem) -> Tensor:
     """Logsumexp over rows for every width and key, 0 where nothing competes: (w, k)."""
-    total = p.key.new_full((len(p.widths), p.key.shape[0]), -math.inf)
+    total = p.gram.key.new_full((len(p.widths), len(p.gram.key)), -math.inf)
     gram, other = p.buffer(), p.buffer()
     for rows in p.blocks():
         size = rows.stop - rows.start
         _, keep = p.masks(rows)
+        query = p.query(rows)
         for index in range(len(p.widths)):
-            p.add_slice(gram[:size], rows, index)
-            logits = p.logits(gram[:size], rows, index, other[:size])
+            p.add_slice(gram[:size], query, index)
+            logits = p.logits(gram[:size], query, index, other[:size])
             p.sink(logits, rows, keep)
             total[index] = torch.logaddexp(total[index], logits.logsumexp(dim=0))
     return total.masked_fill_(total < p.bottom / 2, 0.0)
@@ -165,57 +173,32 @@ def _pull_positives(
         weights.sub_(same * key_pull)
 
 
-def _factor_gradients(
-    p: Problem,
-    logits: Tensor,
-    weights: Tensor,
-    index: int,
-    rows: slice,
-    factors: tuple[Tensor, Tensor],
+def _factor_products(
+    p: Problem, logits: Tensor, weights: Tensor, of_rows: Tensor, of_keys: Tensor
 ) -> None:
-    """Gradients, times the factor, of a narrower width's factors; takes the row factor in."""
+    """Gradients of a narrower width's factors, times the factor; overwrites ``logits``."""
     if p.bias is not None:
         logits.sub_(p.bias)
     logits.mul_(weights)
-    factors[0][index, rows] = logits.sum(dim=1)
-    factors[1][index].add_(logits.sum(dim=0))
-    weights.mul_(p.row_factor[index, rows, None])
+    of_rows.copy_(logits.sum(dim=1))
+    of_keys.add_(logits.sum(dim=0))
 
 
 def _embedding_gradients(
-    p: Problem, weights: Tensor, kept: list[Tensor], rows: slice, out: Result
+    p: Problem,
+    weights: Tensor,
+    kept: list[Tensor],
+    query: UnitRows,
+    of_query: Tensor,
+    of_key: Tensor,
 ) -> None:
     """From the widest width to the narrowest: one running sum, one slice product per segment."""
-    for index in reversed(range(len(p.widths))):
-        if index < len(p.widths) - 1:
+    for index, columns in reversed(list(enumerate(query.columns))):
+        if index < len(kept):
             narrower = kept[index][: weights.shape[0]]
             if p.factors:
-                weights.addcmul_(narrower, p.key_factor[index])
+                weights.addcmul_(narrower, p.key.factor[index])
             else:
                 weights.add_(narrower)
-        columns = p.columns(index)
-        out.query[rows, columns] = weights @ p.key[:, columns]
-        out.key[:, columns].addmm_(weights.mT, p.query[rows, columns])
-
-
-def _finish(p: Problem, factors: tuple[Tensor, Tensor], out: Result) -> None:
-    """From scaled unit rows back to the rows and the scale that came in, in place."""
-    out.scale.copy_(torch.dot(out.query.flatten(), p.query.flatten()) / p.gram.scale)
-    out.query.mul_(p.gram.scale)
-    if not p.gram.cosine:
-        return
-    p.query.div_(p.gram.scale)
-    sides = (
-        (out.query, p.query, p.gram.query, p.row_factor, factors[0]),
-        (out.key, p.key, p.gram.key, p.key_factor, factors[1]),
-    )
-    for gradient, unit, given, factor, products in sides:
-        # A prefix length l = 1 / factor gives d factor / d prefix = - factor^3 prefix.
-        for index in range(len(p.widths) - 1):
-            width = p.widths[index]
-            share = products[index] * factor[index].square()
-            gradient[:, :width].addcmul_(unit[:, :width], share[:, None], value=-1.0)
-        along = einsum(unit, gradient, "n d, n d -> n")
-        gradient.addcmul_(unit, along[:, None], value=-1.0)
-        length = einsum(unit, given, "n d, n d -> n")
-        gradient.mul_(torch.where(length == 0, 0.0, 1.0 / length)[:, None])
+        of_query[:, columns] = weights @ p.key.parts[index]
+        of_key[:, columns].addmm_(weights.mT, query.parts[index])

@@ -10,6 +10,11 @@ from embedkit.ops.masked import accumulation_dtype
 SHORTEST = 1e-12  # a row below this length has no direction worth trusting
 
 
+def largest_entry(x: Tensor) -> Tensor:
+    """max |x| of every row, (..., 1): many times faster than the infinity norm."""
+    return torch.maximum(x.amax(dim=-1, keepdim=True), x.amin(dim=-1, keepdim=True).neg())
+
+
 def normalize(x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
     """Scale every row to Euclidean length 1:  x / ||x||.
 
@@ -41,7 +46,7 @@ def normalize(x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
     if x.shape[-1] == 0:
         return x.clone()
     wide = x.to(accumulation_dtype(x.dtype))
-    largest = torch.linalg.vector_norm(wide.detach(), float("inf"), dim=-1, keepdim=True)
+    largest = largest_entry(wide.detach())
     # x / ||x|| does not depend on the scale of x, so a detached divisor changes no derivative.
     scaled = wide / largest.masked_fill(largest == 0, 1.0)
     squared = scaled.square().sum(dim=-1, keepdim=True)
