@@ -1,5 +1,6 @@
 """Tensors in, tensors out, no parameters: what several packages share, or what is used bare."""
 
+from embedkit.ops.collectives import gather_rows
 from embedkit.ops.hashing import splitmix64, stable_hash, stable_string_hash
 from embedkit.ops.masked import accumulation_dtype, masked_mean, masked_softmax, zero_padding
 from embedkit.ops.pairwise import normalize
@@ -7,6 +8,7 @@ from embedkit.ops.segment import select_segments
 
 __all__ = [
     "accumulation_dtype",
+    "gather_rows",
     "masked_mean",
     "masked_softmax",
     "normalize",
