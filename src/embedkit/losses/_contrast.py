@@ -3,76 +3,86 @@
 A row's loss at one width is  f_i - g_i,  with f_i the logsumexp (or sum of softplus) over the keys
 that compete, and g_i the mean (or sum) over its positives. Both come from the blockwise operator of
 :mod:`embedkit.ops.gram`: nothing of size q x k is stored.
-"""
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+With ranks, each takes its own rows against the keys of all. Its share of the sum and the number of
+rows are added over ranks, so every rank returns the same global mean.
+"""
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from embedkit._checks import (
-    check_choice,
-    check_floating,
-    check_last_dim,
-    check_ndim,
-    check_positive,
-    check_rows,
-    check_widths,
-)
-from embedkit.losses._matches import Ids, match_counts, resolve_ids
-from embedkit.losses._reduce import Reduction, row_shares
+from embedkit.losses._matches import Ids, match_counts
+from embedkit.losses._reduce import row_shares
+from embedkit.losses._request import Checked, Request, check_request, remembered
 from embedkit.ops import accumulation_dtype, normalize
+from embedkit.ops._exchange import Ranks, find_ranks, withdraw
+from embedkit.ops.collectives import gather_with_ids, mean_gradient, sum_over_ranks
 from embedkit.ops.gram import Gram, gram_rows, gram_sum
-
-SameId = Literal["positive", "ignore"]
-Similarity = Literal["cosine", "dot"]
-
-
-class Request(NamedTuple):
-    """What one loss asks of the engine. ``owner`` is the name that errors speak with.
-
-    form: "softmax" (positives stay in the denominator), "decoupled" (they don't) or "sigmoid".
-    same_rows: query and key are the same rows, and no row is its own candidate.
-    """
-
-    owner: str
-    temperature: float | Tensor
-    form: Literal["softmax", "decoupled", "sigmoid"] = "softmax"
-    bias: Tensor | None = None
-    query_ids: Tensor | None = None
-    key_ids: Tensor | None = None
-    same_id: SameId = "positive"
-    same_rows: bool = False
-    negative: Tensor | None = None
-    negative_mask: Tensor | None = None
-    weight: Tensor | None = None
-    symmetric: bool = False
-    similarity: Similarity = "cosine"
-    dims: Sequence[int] | None = None
-    dim_weights: Sequence[float] | None = None
-    reduction: Reduction = "mean"
 
 
 def contrast(query: Tensor, key: Tensor, request: Request) -> Tensor:
     """The loss of ``request`` on embeddings (q, d) and (k, d): a scalar, or (q,) for "none"."""
     r = request
-    dims = _check(query, key, r)
-    ids = resolve_ids(r.query_ids, r.key_ids, query.shape[0], key.shape[0])
-    own = ids is None or r.same_id == "ignore"
-    if key.shape[0] < query.shape[0] and own:
-        raise ValueError(
-            f"key: expected at least {query.shape[0]} rows, one per query, got shape "
-            f"{tuple(key.shape)}. Without ids row i matches key i."
+    if r.gather is False:
+        dims, ids, own = check_request(query, key, r)
+        key, ids = remembered(key, ids, r)
+        return _local(query, key, Checked(dims, ids, own), r)
+    ranks = find_ranks(r.owner, r.gather)
+    try:
+        checked = check_request(query, key, r)
+    except (TypeError, ValueError) as error:
+        withdraw(ranks, query.device, error)
+        raise
+    return _gathered(query, key, checked, r, ranks)
+
+
+def _gathered(query: Tensor, key: Tensor, checked: Checked, r: Request, ranks: Ranks) -> Tensor:
+    """This rank's rows against the keys of all ranks; its own keys come first."""
+    dims, ids, own = checked
+    local = r._replace(gather=False, symmetric=False)
+    if isinstance(r.temperature, Tensor):
+        local = local._replace(temperature=mean_gradient(r.temperature, ranks))
+    if r.bias is not None:
+        local = local._replace(bias=mean_gradient(r.bias, ranks))
+
+    def direction(rows: Tensor, others: Tensor, pair: Ids | None, r: Request) -> Tensor:
+        wide = accumulation_dtype(others.dtype)
+        others, other_ids = gather_with_ids(
+            others.to(wide), None if pair is None else pair.key, ranks, own_first=True
         )
+        if pair is not None and other_ids is not None:
+            pair = Ids(pair.query, other_ids)
+        others, pair = remembered(others, pair, r)
+        if r.reduction != "mean":
+            part = _local(rows, others, Checked(dims, pair, own), r)
+            return part if r.reduction == "none" else sum_over_ranks(part, ranks)
+        count = _taking_part(r, _counts(rows, others, pair, own, r), pair, others.shape[0]).sum()
+        part = _local(rows, others, Checked(dims, pair, own), r._replace(reduction="sum"))
+        total = sum_over_ranks(torch.stack([part, count.to(part.dtype)]), ranks)
+        return total[0] / total[1].clamp(min=1)
+
+    loss = direction(query, key, ids, local)
+    if not r.symmetric:
+        return loss
+    if own:  # surplus keys are nobody's query
+        key = key[: query.shape[0]]
+        ids = None if ids is None else Ids(ids.query, ids.key[: query.shape[0]])
+    local = local._replace(negative=None, negative_mask=None)
+    other = direction(key, query, None if ids is None else ids.swapped(), local)
+    return (loss + other) / 2
+
+
+def _local(query: Tensor, key: Tensor, checked: Checked, r: Request) -> Tensor:
+    """The loss where all keys are at hand."""
+    dims, ids, own = checked
     wide = accumulation_dtype(torch.promote_types(query.dtype, key.dtype))
     query, key = query.to(wide)[:, : dims[-1]], key.to(wide)[:, : dims[-1]]
     if isinstance(r.temperature, Tensor):
         scale = 1.0 / r.temperature.to(wide).reshape(())
     else:
         scale = query.new_full((), 1.0 / r.temperature)
-    count = _positives(query.shape[0], key.shape[0], None if own else ids, r, query.device)
+    count = _counts(query, key, ids, own, r)
     extra, softplus_extra = _own_negatives(query, scale, dims, r)
     gram = Gram(
         query=query,
@@ -103,18 +113,15 @@ def contrast(query: Tensor, key: Tensor, request: Request) -> Tensor:
         rows = (rows * width_weight).sum(dim=0) * share
         if r.symmetric:
             other = r._replace(symmetric=False, negative=None, negative_mask=None)
-            if ids is not None:
-                other = other._replace(query_ids=ids.key, key_ids=ids.query)
-            rows = (rows + contrast(key, query, other)) / 2
+            swapped = None if ids is None else ids.swapped()
+            rows = (rows + _local(key, query, Checked(dims, swapped, own), other)) / 2
         return rows
 
     row_weight, key_weight = width_weight * share, None
     if r.symmetric:
         row_weight = row_weight / 2
         swapped = None if ids is None else ids.swapped()
-        key_count = _positives(
-            key.shape[0], query.shape[0], None if own else swapped, r, query.device
-        )
+        key_count = _counts(key, query, swapped, own, r)
         key_part = _taking_part(r._replace(negative=None), key_count, swapped, query.shape[0])
         key_share = row_shares(key_part, r.reduction, query)
         if r.weight is not None:
@@ -123,57 +130,6 @@ def contrast(query: Tensor, key: Tensor, request: Request) -> Tensor:
         key_weight = width_weight * key_share / 2
     loss = gram_sum(gram, row_weight, key_weight)
     return loss if softplus_extra is None else loss + (row_weight * softplus_extra).sum()
-
-
-def _check(query: Tensor, key: Tensor, r: Request) -> list[int]:
-    check_floating("query", query)
-    check_floating("key", key)
-    check_ndim("query", query, "q d")
-    check_ndim("key", key, "k d")
-    width = query.shape[1]
-    check_last_dim("key", key, width, "Queries and keys meet in one space: project one of them.")
-    check_choice(r.owner, "similarity", r.similarity, ("cosine", "dot"))
-    check_choice(r.owner, "same_id", r.same_id, ("positive", "ignore"))
-    if not isinstance(r.temperature, Tensor):
-        hint = "It divides the similarities; try 0.05 for cosine similarity."
-        check_positive(r.owner, "temperature", r.temperature, hint)
-    elif r.temperature.numel() != 1:
-        raise ValueError(
-            f"{r.owner}: temperature must be one number, got shape {tuple(r.temperature.shape)}"
-        )
-    rows = query.shape[0]
-    if r.weight is not None and r.weight.shape != (rows,):
-        raise ValueError(
-            f"weight: expected shape ({rows},), one number >= 0 per query, "
-            f"got {tuple(r.weight.shape)}"
-        )
-    if r.symmetric and key.shape[0] != rows and (r.weight is not None or r.reduction == "none"):
-        raise ValueError(
-            f"{r.owner}: symmetric with {rows} queries and {key.shape[0]} keys has no row-wise "
-            'form: leave out weight and use reduction "mean" or "sum", or drop surplus keys.'
-        )
-    if r.negative is not None:
-        check_ndim("negative", r.negative, "q h d")
-        check_rows("negative", r.negative, rows, "Each query has its own negatives.")
-        check_last_dim("negative", r.negative, width)
-        if r.negative_mask is not None and r.negative_mask.shape != r.negative.shape[:2]:
-            raise ValueError(
-                f"negative_mask: expected shape {tuple(r.negative.shape[:2])}, "
-                f"got {tuple(r.negative_mask.shape)}"
-            )
-    if r.dims is None:
-        return [width]
-    check_widths(r.owner, r.dims)
-    if r.dims[-1] > width:
-        raise ValueError(
-            f"{r.owner}: dims go up to {r.dims[-1]}, but embeddings have width {width}"
-        )
-    if r.dim_weights is not None and len(r.dim_weights) != len(r.dims):
-        raise ValueError(
-            f"{r.owner}: expected {len(r.dims)} dim_weights, one per width, "
-            f"got {len(r.dim_weights)}"
-        )
-    return list(r.dims)
 
 
 def _own_negatives(
@@ -201,10 +157,10 @@ def _own_negatives(
     return logit.masked_fill(~keep, lowest).logsumexp(dim=-1), None
 
 
-def _positives(rows: int, keys: int, ids: Ids | None, r: Request, device: torch.device) -> Tensor:
+def _counts(query: Tensor, key: Tensor, ids: Ids | None, own: bool, r: Request) -> Tensor:
     """The number of positives of each row."""
-    if ids is None:
-        return (torch.arange(rows, device=device) < keys).long()
+    if own or ids is None:
+        return (torch.arange(query.shape[0], device=query.device) < key.shape[0]).long()
     return match_counts(ids) - int(r.same_rows)
 
 

@@ -20,6 +20,13 @@ class Ids(NamedTuple):
         return Ids(self.key, self.query)
 
 
+def resolve_labels(labels: Tensor, rows: int) -> Ids:
+    """Check the labels of rows that are queries and keys at once."""
+    check_integer("labels", labels, "Labels say by equality who matches; number the classes.")
+    check_rows("labels", labels, rows, "One label per row.")
+    return Ids(labels.long(), labels.long())
+
+
 def resolve_ids(
     query_ids: Tensor | None, key_ids: Tensor | None, queries: int, keys: int
 ) -> Ids | None:

@@ -7,8 +7,9 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from embedkit._checks import check_choice, check_positive, check_same_shape
-from embedkit.losses._contrast import Request, SameId, Similarity, contrast
+from embedkit.losses._contrast import contrast
 from embedkit.losses._reduce import Reduction, reduce_rows
+from embedkit.losses._request import Gather, Request, SameId, Similarity
 from embedkit.losses.temperature import check_temperature, current
 from embedkit.ops import accumulation_dtype
 
@@ -30,6 +31,9 @@ def info_nce(
     similarity: Similarity = "cosine",
     dims: Sequence[int] | None = None,
     dim_weights: Sequence[float] | None = None,
+    memory: Float[Tensor, "m d"] | None = None,
+    memory_ids: Int[Tensor, " m"] | None = None,
+    gather: Gather = False,
     reduction: Reduction = "mean",
 ) -> Float[Tensor, "*q"]:
     """Cross-entropy of finding each query's positives among all keys; q x k is never stored.
@@ -60,7 +64,16 @@ def info_nce(
         dims: increasing prefix widths; the loss is the sum over widths, each normalised for
             itself, all in one sweep (:class:`MatryoshkaLoss`). None: the whole width.
         dim_weights: factor of each width; None: 1.
-        reduction: "mean" divides by the queries that have a positive.
+        memory: further candidates, e.g. :class:`embedkit.batch.MemoryQueue`'s rows, the same on
+            every rank; they are never gathered.
+        memory_ids: their ids; needed exactly where the batch has ids.
+        gather: True, or a process group: keys of all its ranks are candidates, each rank keeps
+            its own rows as queries, and every rank gets the mean over all rows of all ranks. Under
+            DDP or FSDP2 gradients are those of one process with the whole batch, whatever the
+            number of rows per rank; the gradient of a temperature tensor is that, too, on every
+            rank. Every rank must call, and run backward alike.
+        reduction: "mean" divides by the queries that have a positive, "sum" adds them up (over
+            ranks where gathered); "none" gives this rank's rows.
 
     Returns:
         A scalar, or (q,) for "none", in float32 or wider. Queries without a positive, and empty
@@ -91,6 +104,9 @@ def info_nce(
             similarity=similarity,
             dims=dims,
             dim_weights=dim_weights,
+            memory=memory,
+            memory_ids=memory_ids,
+            gather=gather,
             reduction=reduction,
         ),
     )
@@ -104,6 +120,7 @@ class InfoNCELoss(nn.Module):
         symmetric: average both directions; with a learnable temperature this is CLIP's loss.
         same_id: "positive" or "ignore".
         similarity: "cosine" or "dot".
+        gather: keys of all ranks are candidates; True, or a process group.
         reduction: "mean", "sum" or "none".
 
     >>> query, key = torch.eye(3), torch.eye(3)
@@ -120,6 +137,7 @@ class InfoNCELoss(nn.Module):
         symmetric: bool = False,
         same_id: SameId = "positive",
         similarity: Similarity = "cosine",
+        gather: Gather = False,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
@@ -129,7 +147,7 @@ class InfoNCELoss(nn.Module):
         check_choice("InfoNCELoss", "reduction", reduction, ("mean", "sum", "none"))
         self.temperature = temperature
         self.symmetric, self.same_id = symmetric, same_id
-        self.similarity, self.reduction = similarity, reduction
+        self.similarity, self.gather, self.reduction = similarity, gather, reduction
 
     def forward(
         self,
@@ -143,6 +161,8 @@ class InfoNCELoss(nn.Module):
         weight: Tensor | None = None,
         dims: Sequence[int] | None = None,
         dim_weights: Sequence[float] | None = None,
+        memory: Tensor | None = None,
+        memory_ids: Tensor | None = None,
     ) -> Tensor:
         """The loss of queries (q, d) against keys (k, d); arguments as in :func:`info_nce`."""
         return info_nce(
@@ -159,6 +179,9 @@ class InfoNCELoss(nn.Module):
             similarity=self.similarity,
             dims=dims,
             dim_weights=dim_weights,
+            memory=memory,
+            memory_ids=memory_ids,
+            gather=self.gather,
             reduction=self.reduction,
         )
 
@@ -169,7 +192,8 @@ class InfoNCELoss(nn.Module):
         )
         return (
             f"{shown}symmetric={self.symmetric}, same_id={self.same_id!r}, "
-            f"similarity={self.similarity!r}, reduction={self.reduction!r}"
+            f"similarity={self.similarity!r}, gather={bool(self.gather)}, "
+            f"reduction={self.reduction!r}"
         )
 
 

@@ -6,8 +6,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from embedkit._checks import check_choice
-from embedkit.losses._contrast import Request, contrast
+from embedkit.losses._contrast import contrast
 from embedkit.losses._reduce import Reduction
+from embedkit.losses._request import Gather, Request
 from embedkit.losses.temperature import check_temperature, current
 
 
@@ -21,6 +22,7 @@ def decoupled_contrastive(
     weight: Float[Tensor, " q"] | None = None,
     dims: Sequence[int] | None = None,
     dim_weights: Sequence[float] | None = None,
+    gather: Gather = False,
     reduction: Reduction = "mean",
 ) -> Float[Tensor, "*q"]:
     """Pull positives, push negatives, with no factor that vanishes when the positive is close.
@@ -37,6 +39,7 @@ def decoupled_contrastive(
         weight: importance of each query, >= 0.
         dims: prefix widths whose losses are summed; see :func:`info_nce`.
         dim_weights: factor of each width; None: 1.
+        gather: True or a process group: rows of all its ranks are candidates; see :func:`info_nce`.
         reduction: "mean" divides by the queries that have a positive and a negative.
 
     Returns:
@@ -62,6 +65,7 @@ def decoupled_contrastive(
             weight=weight,
             dims=dims,
             dim_weights=dim_weights,
+            gather=gather,
             reduction=reduction,
         ),
     )
@@ -72,6 +76,7 @@ class DecoupledContrastiveLoss(nn.Module):
 
     Args:
         temperature: a number > 0, or a Module that gives it (:class:`LearnableTemperature`).
+        gather: rows of all ranks are candidates; True, or a process group.
         reduction: "mean", "sum" or "none".
 
     >>> import torch
@@ -81,11 +86,17 @@ class DecoupledContrastiveLoss(nn.Module):
 
     fuses_widths = True
 
-    def __init__(self, temperature: float | nn.Module = 0.1, reduction: Reduction = "mean") -> None:
+    def __init__(
+        self,
+        temperature: float | nn.Module = 0.1,
+        *,
+        gather: Gather = False,
+        reduction: Reduction = "mean",
+    ) -> None:
         super().__init__()
         check_temperature("DecoupledContrastiveLoss", temperature, "0.1")
         check_choice("DecoupledContrastiveLoss", "reduction", reduction, ("mean", "sum", "none"))
-        self.temperature, self.reduction = temperature, reduction
+        self.temperature, self.gather, self.reduction = temperature, gather, reduction
 
     def forward(
         self,
@@ -108,5 +119,6 @@ class DecoupledContrastiveLoss(nn.Module):
             weight=weight,
             dims=dims,
             dim_weights=dim_weights,
+            gather=self.gather,
             reduction=self.reduction,
         )

@@ -8,8 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from embedkit._checks import check_choice, check_positive
-from embedkit.losses._contrast import Request, SameId, contrast
+from embedkit.losses._contrast import contrast
 from embedkit.losses._reduce import Reduction
+from embedkit.losses._request import Gather, Request, SameId
 
 
 def sigmoid_contrastive(
@@ -24,6 +25,7 @@ def sigmoid_contrastive(
     weight: Float[Tensor, " q"] | None = None,
     dims: Sequence[int] | None = None,
     dim_weights: Sequence[float] | None = None,
+    gather: Gather = False,
     reduction: Reduction = "mean",
 ) -> Float[Tensor, "*q"]:
     """Binary cross-entropy of all pairs: match or no match.
@@ -43,6 +45,7 @@ def sigmoid_contrastive(
         weight: importance of each query, >= 0.
         dims: prefix widths whose losses are summed; see :func:`info_nce`.
         dim_weights: factor of each width; None: 1.
+        gather: True or a process group: rows of all its ranks are candidates; see :func:`info_nce`.
         reduction: "mean" divides by the number of queries, not of pairs, as in the paper.
 
     Returns:
@@ -71,6 +74,7 @@ def sigmoid_contrastive(
             weight=weight,
             dims=dims,
             dim_weights=dim_weights,
+            gather=gather,
             reduction=reduction,
         ),
     )
@@ -83,6 +87,7 @@ class SigmoidContrastiveLoss(nn.Module):
         temperature: its value at the start, > 0; trained as ``log_scale`` = -log temperature.
         bias: its value at the start.
         same_id: "positive" or "ignore".
+        gather: rows of all ranks are candidates; True, or a process group.
         reduction: "mean", "sum" or "none".
 
     >>> SigmoidContrastiveLoss()(torch.eye(2), torch.eye(2))
@@ -97,6 +102,7 @@ class SigmoidContrastiveLoss(nn.Module):
         bias: float = -10.0,
         *,
         same_id: SameId = "positive",
+        gather: Gather = False,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
@@ -106,7 +112,7 @@ class SigmoidContrastiveLoss(nn.Module):
         check_choice("SigmoidContrastiveLoss", "same_id", same_id, ("positive", "ignore"))
         check_choice("SigmoidContrastiveLoss", "reduction", reduction, ("mean", "sum", "none"))
         self.start = (-math.log(temperature), bias)
-        self.same_id, self.reduction = same_id, reduction
+        self.same_id, self.gather, self.reduction = same_id, gather, reduction
         self.log_scale = nn.Parameter(torch.empty(()))
         self.bias = nn.Parameter(torch.empty(()))
         self.reset_parameters()
@@ -139,5 +145,6 @@ class SigmoidContrastiveLoss(nn.Module):
             weight=weight,
             dims=dims,
             dim_weights=dim_weights,
+            gather=self.gather,
             reduction=self.reduction,
         )

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from embedkit._checks import check_choice, check_integer, check_rows
-from embedkit.losses._contrast import Request, contrast
+from embedkit._checks import check_choice
+from embedkit.losses._contrast import contrast
 from embedkit.losses._reduce import Reduction
+from embedkit.losses._request import Gather, Request
 from embedkit.losses.temperature import check_temperature, current
 
 
@@ -19,6 +20,9 @@ def sup_con(
     weight: Float[Tensor, " b"] | None = None,
     dims: Sequence[int] | None = None,
     dim_weights: Sequence[float] | None = None,
+    memory: Float[Tensor, "m d"] | None = None,
+    memory_labels: Int[Tensor, " m"] | None = None,
+    gather: Gather = False,
     reduction: Reduction = "mean",
 ) -> Float[Tensor, "*b"]:
     """Cross-entropy of finding the rows with a row's own label among all other rows.
@@ -34,6 +38,10 @@ def sup_con(
         weight: importance of each row as anchor, >= 0.
         dims: prefix widths whose losses are summed; see :func:`info_nce`.
         dim_weights: factor of each width; None: 1.
+        memory: further candidates that are no anchors, e.g. rows of
+            :class:`embedkit.batch.CrossBatchMemory`, the same on every rank.
+        memory_labels: their labels.
+        gather: True or a process group: rows of all its ranks are candidates; see :func:`info_nce`.
         reduction: "mean" divides by the rows whose label appears again.
 
     Returns:
@@ -46,8 +54,6 @@ def sup_con(
     Source: Khosla et al. 2020, Supervised Contrastive Learning, eq. 2 (L_out); Chen et al. 2020,
     A Simple Framework for Contrastive Learning of Visual Representations, eq. 1 (two views).
     """
-    check_integer("labels", labels, "Labels say by equality who matches; number the classes.")
-    check_rows("labels", labels, embeddings.shape[0], "One label per row.")
     return contrast(
         embeddings,
         embeddings,
@@ -60,6 +66,9 @@ def sup_con(
             weight=weight,
             dims=dims,
             dim_weights=dim_weights,
+            memory=memory,
+            memory_ids=memory_labels,
+            gather=gather,
             reduction=reduction,
         ),
     )
@@ -70,6 +79,7 @@ class SupConLoss(nn.Module):
 
     Args:
         temperature: a number > 0, or a Module that gives it (:class:`LearnableTemperature`).
+        gather: rows of all ranks are candidates; True, or a process group.
         reduction: "mean", "sum" or "none".
 
     >>> import torch
@@ -79,11 +89,17 @@ class SupConLoss(nn.Module):
 
     fuses_widths = True
 
-    def __init__(self, temperature: float | nn.Module = 0.1, reduction: Reduction = "mean") -> None:
+    def __init__(
+        self,
+        temperature: float | nn.Module = 0.1,
+        *,
+        gather: Gather = False,
+        reduction: Reduction = "mean",
+    ) -> None:
         super().__init__()
         check_temperature("SupConLoss", temperature, "0.1")
         check_choice("SupConLoss", "reduction", reduction, ("mean", "sum", "none"))
-        self.temperature, self.reduction = temperature, reduction
+        self.temperature, self.gather, self.reduction = temperature, gather, reduction
 
     def forward(
         self,
@@ -93,6 +109,8 @@ class SupConLoss(nn.Module):
         weight: Tensor | None = None,
         dims: Sequence[int] | None = None,
         dim_weights: Sequence[float] | None = None,
+        memory: Tensor | None = None,
+        memory_labels: Tensor | None = None,
     ) -> Tensor:
         """The loss of embeddings (b, d) with labels (b,); arguments as in :func:`sup_con`."""
         return sup_con(
@@ -102,5 +120,8 @@ class SupConLoss(nn.Module):
             weight=weight,
             dims=dims,
             dim_weights=dim_weights,
+            memory=memory,
+            memory_labels=memory_labels,
+            gather=self.gather,
             reduction=self.reduction,
         )

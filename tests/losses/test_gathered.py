@@ -1,0 +1,127 @@
+"""After one step on several ranks, everything equals one process that saw the whole batch."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from distributed import run_ranks
+from embedkit.losses import (
+    DecoupledContrastiveLoss,
+    InfoNCELoss,
+    LearnableTemperature,
+    MatryoshkaLoss,
+    SigmoidContrastiveLoss,
+    SupConLoss,
+)
+
+ROWS = ([7], [4, 3], [5, 0, 2, 1])
+
+
+class TwoTowers(nn.Module):
+    """Two encoders and, inside, the loss: how users wrap both in DDP."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.query, self.key = nn.Linear(3, 4), nn.Linear(3, 4)
+        self.loss = loss
+
+    def forward(self, query, key, *extra, **named):
+        query, key = self.query(query), self.key(key)
+        if isinstance(self.loss, SupConLoss):
+            return self.loss(query + key, *extra)
+        return self.loss(query, key, **named)
+
+
+def cases():
+    """Name, loss for a gather setting, names of the per-row arguments it takes."""
+    return {
+        "info_nce": (lambda g: InfoNCELoss(0.1, gather=g), ()),
+        "learned": (lambda g: InfoNCELoss(LearnableTemperature(0.2), gather=g), ()),
+        "symmetric": (lambda g: InfoNCELoss(0.1, symmetric=True, gather=g), ()),
+        "ids": (lambda g: InfoNCELoss(0.1, symmetric=True, gather=g), ("query_ids", "key_ids")),
+        "ignore": (lambda g: InfoNCELoss(0.1, same_id="ignore", gather=g), ("query_ids",)),
+        "weights": (lambda g: InfoNCELoss(0.1, symmetric=True, gather=g), ("weight",)),
+        "sum": (lambda g: InfoNCELoss(0.1, reduction="sum", gather=g), ("negative",)),
+        "widths": (lambda g: MatryoshkaLoss(InfoNCELoss(0.1, gather=g), [2, 4]), ("query_ids",)),
+        "decoupled": (lambda g: DecoupledContrastiveLoss(0.2, gather=g), ("query_ids", "key_ids")),
+        "sigmoid": (lambda g: SigmoidContrastiveLoss(bias=-1.0, gather=g), ()),
+        "labels": (lambda g: SupConLoss(LearnableTemperature(0.3), gather=g), ("labels",)),
+    }
+
+
+def global_batch(rows):
+    total = sum(rows)
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    batch = {"query": draw(total, 3), "key": draw(total, 3), "negative": draw(total, 2, 4)}
+    batch["weight"] = draw(total).abs()
+    for name in ("query_ids", "key_ids", "labels"):
+        batch[name] = torch.randint(0, 4, (total,), generator=generator)
+    return batch
+
+
+def call(model, batch, names):
+    extra = [batch["labels"]] if "labels" in names else []
+    named = {name: batch[name] for name in names if name != "labels"}
+    return model(batch["query"], batch["key"], *extra, **named)
+
+
+def differences(reference, model):
+    """Largest distance of parameters and of gradients between two models."""
+    pairs = list(zip(reference.parameters(), model.parameters(), strict=True))
+    return max(float((a.grad - b.grad).abs().max()) for a, b in pairs)
+
+
+def one_step(rank, rows):
+    """Largest error of loss and gradients of every case, against the whole batch."""
+    own = slice(sum(rows[:rank]), sum(rows[: rank + 1]))
+    whole = global_batch(rows)
+    mine = {name: value[own] for name, value in whole.items()}
+    errors = {}
+    for name, (build, names) in cases().items():
+        torch.manual_seed(3)
+        reference = TwoTowers(build(False)).double()
+        inside = DistributedDataParallel(copy.deepcopy(TwoTowers(build(True)).double()))
+        inside.module.load_state_dict(reference.state_dict())
+        value = call(reference, whole, names)
+        value.backward()
+        got = call(inside, mine, names)
+        got.backward()
+        error = max(differences(reference, inside.module), float((value - got).abs()))
+        # The same with the loss, and so the temperature, outside DDP.
+        outside = copy.deepcopy(reference)
+        outside.zero_grad()
+        loss, outside.loss = build(True).double(), nn.Identity()
+        loss.load_state_dict(reference.loss.state_dict())
+        towers = DistributedDataParallel(Towers(outside))
+        query, key = towers(mine["query"], mine["key"])
+        outside.loss = loss
+        named = {n: mine[n] for n in names if n != "labels"}
+        args = (query + key, mine["labels"]) if "labels" in names else (query, key)
+        got = loss(*args, **named)
+        got.backward()
+        errors[name] = max(error, differences(reference, outside), float((value - got).abs()))
+    return errors
+
+
+class Towers(nn.Module):
+    """The encoders alone."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.query, self.key = model.query, model.key
+
+    def forward(self, query, key):
+        return self.query(query), self.key(key)
+
+
+@pytest.mark.parametrize("rows", ROWS, ids=str)
+def test_a_step_on_many_ranks_is_the_step_on_the_whole_batch(rows):
+    for errors in run_ranks(len(rows), one_step, rows):
+        assert max(errors.values()) < 1e-10, errors
