@@ -159,7 +159,11 @@ class Problem:
 
 
 class Result(NamedTuple):
-    """Potentials (w, q) and (w, k), and the gradients of their weighted sum."""
+    """Potentials (w, q) and (w, k), and the gradients of their weighted sum.
+
+    Rows hold the logsumexp (or sum of softplus) alone, -inf where nothing competes; ``positive`` is
+    the weighted sum of positive logits that a potential takes off.
+    """
 
     rows: Tensor
     keys: Tensor
@@ -168,6 +172,7 @@ class Result(NamedTuple):
     scale: Tensor
     extra: Tensor
     bias: Tensor
+    positive: Tensor
 
 
 def empty_result(gram: Gram, with_keys: bool, with_grad: bool) -> Result:
@@ -185,4 +190,5 @@ def empty_result(gram: Gram, with_keys: bool, with_grad: bool) -> Result:
         scale=zeros(with_grad),
         extra=zeros(with_grad and gram.extra is not None, count, rows),
         bias=zeros(with_grad and gram.bias is not None),
+        positive=zeros(True, count, rows),
     )

@@ -16,16 +16,25 @@ from embedkit.ops._problem import Gram, Problem, Result, empty_result
 from embedkit.ops._unit import UnitRows
 
 
-def sweep(gram: Gram, row_weight: Tensor, key_weight: Tensor | None, with_grad: bool) -> Result:
-    """Potentials of all rows, of keys where they have weights, and the weighted sum's gradient."""
+def sweep(
+    gram: Gram,
+    row_weight: Tensor,
+    key_weight: Tensor | None,
+    with_grad: bool,
+    row_logsumexp: Tensor | None = None,
+) -> Result:
+    """Potentials of all rows, of keys where they have weights, and the weighted sum's gradient.
+
+    Where these keys are only some of those that compete, ``row_logsumexp`` (w, q) is that of all.
+    """
     p = Problem(gram)  # first: what normalising needs for a moment is gone before gradients exist
     out = empty_result(gram, key_weight is not None, with_grad)
     if key_weight is not None:
         out.keys.copy_(_key_logsumexp(p))
     lse = out.keys.clone()
-    if not len(gram.key) and gram.extra is not None:
-        out.rows.copy_(gram.extra)
-        if with_grad:
+    if not len(gram.key) and not gram.sigmoid:
+        out.rows.copy_(out.rows.new_full((), -math.inf) if gram.extra is None else gram.extra)
+        if with_grad and gram.extra is not None:
             out.extra.copy_(row_weight)
     last = len(p.widths) - 1
     block = p.buffer()
@@ -50,8 +59,9 @@ def sweep(gram: Gram, row_weight: Tensor, key_weight: Tensor | None, with_grad: 
                 from_keys.sub_(lse[index]).exp_().mul_(key_weight[index])
                 p.silence(from_keys, rows, keep)
             share = row_weight[index, rows]
-            factor = _potential(p, logits, weights, share, index, rows, keep, out)
-            out.rows[index, rows] -= gram.row_positive[rows] * positive
+            given = None if row_logsumexp is None else row_logsumexp[index, rows]
+            factor = _potential(p, logits, weights, share, index, rows, keep, out, given)
+            out.positive[index, rows] = gram.row_positive[rows] * positive
             if not with_grad:
                 continue
             weights.mul_(factor[:, None])
@@ -116,6 +126,7 @@ def _potential(
     rows: slice,
     keep: Tensor | None,
     out: Result,
+    given: Tensor | None,
 ) -> Tensor:
     """Write potentials; turn ``weights`` into their gradient up to the returned factor."""
     if p.gram.sigmoid:
@@ -143,10 +154,9 @@ def _potential(
         value = torch.logaddexp(value, extra)
         if out.extra.numel():
             out.extra[index, rows] = share * (extra - value).exp()
-    nothing = value == -math.inf
-    value = value.masked_fill(nothing, 0.0)
     out.rows[index, rows] = value
-    return (share * (highest - value).exp()).masked_fill(nothing, 0.0)
+    value = value if given is None else given
+    return (share * (highest - value).exp()).masked_fill(value == -math.inf, 0.0)
 
 
 def _pull_positives(

@@ -4,13 +4,14 @@ The opaque operators ``embedkit::gram_sum`` and ``embedkit::gram_rows`` carry ev
 this library. Memory grows linearly with rows and keys, forward and backward.
 """
 
+import math
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedkit.ops._problem import Gram, empty_result
+from embedkit.ops._problem import Gram, Result, empty_result
 from embedkit.ops._sweep import sweep
 
 __all__ = ["Gram", "gram_rows", "gram_sum"]
@@ -61,27 +62,33 @@ torch.library.define(
 torch.library.define(_ROWS, f"({_GRAM}) -> Tensor")
 
 
+def potentials(result: Result) -> Tensor:
+    """Of rows: logsumexp, 0 where nothing competes, minus the positives."""
+    return result.rows.masked_fill(result.rows == -math.inf, 0.0) - result.positive
+
+
 def _sum(*args: Any) -> tuple[Tensor, ...]:
     *gram, row_weight, key_weight, with_grad = args
     with torch.autocast(row_weight.device.type, enabled=False):
         r = sweep(Gram(*gram), row_weight, key_weight, with_grad)
-        value = (row_weight * r.rows).sum()
+        rows = potentials(r)
+        value = (row_weight * rows).sum()
         if key_weight is not None:
             value = value + (key_weight * r.keys).sum()
-    return (value, *r)
+    return (value, rows, *r[1:-1])
 
 
 def _fake_sum(*args: Any) -> tuple[Tensor, ...]:
     *gram, row_weight, key_weight, with_grad = args
     result = empty_result(Gram(*gram), key_weight is not None, with_grad)
-    return (row_weight.new_empty(()), *result)
+    return (row_weight.new_empty(()), *result[:-1])
 
 
 def _rows(*args: Any) -> Tensor:
     gram = Gram(*args)
     with torch.autocast(gram.query.device.type, enabled=False):
         weight = empty_result(gram, with_keys=False, with_grad=False).rows
-        return sweep(gram, weight, None, with_grad=False).rows
+        return potentials(sweep(gram, weight, None, with_grad=False))
 
 
 def _fake_rows(*args: Any) -> Tensor:
