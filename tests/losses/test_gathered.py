@@ -15,6 +15,8 @@ from embedkit.losses import (
     MatryoshkaLoss,
     SigmoidContrastiveLoss,
     SupConLoss,
+    info_nce,
+    ring_info_nce,
 )
 
 ROWS = ([7], [4, 3], [5, 0, 2, 1])
@@ -124,4 +126,41 @@ class Towers(nn.Module):
 @pytest.mark.parametrize("rows", ROWS, ids=str)
 def test_a_step_on_many_ranks_is_the_step_on_the_whole_batch(rows):
     for errors in run_ranks(len(rows), one_step, rows):
+        assert max(errors.values()) < 1e-10, errors
+
+
+def ring_errors(rank, rows):
+    """Largest difference between the ring and the whole batch, for both readings of ids."""
+    own = slice(sum(rows[:rank]), sum(rows[: rank + 1]))
+    whole = global_batch(rows)
+    errors = {}
+    for name, ids in (("own", ()), ("ids", ("query_ids", "key_ids")), ("ignore", ("query_ids",))):
+        for similarity in ("cosine", "dot"):
+            options = {"similarity": similarity}
+            if name == "ignore":
+                options["same_id"] = "ignore"
+            temperature = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
+            leaves = [whole[n].clone().requires_grad_() for n in ("query", "key")]
+            named = {n: whole[n] for n in ids}
+            want = info_nce(*leaves, temperature=temperature, **named, **options)
+            want.backward()
+            learned = temperature.detach().clone().requires_grad_()
+            mine = [whole[n][own].clone().requires_grad_() for n in ("query", "key")]
+            named = {n: whole[n][own] for n in ids}
+            got = ring_info_nce(*mine, temperature=learned, **named, **options)
+            got.backward()
+            # Backward adds up the losses of all ranks, which DDP then averages.
+            pairs = [
+                (want, got),
+                (temperature.grad, learned.grad),
+                *((a.grad[own] * len(rows), b.grad) for a, b in zip(leaves, mine, strict=True)),
+            ]
+            worst = [float((a - b).abs().max()) for a, b in pairs if a.numel()]
+            errors[name, similarity] = max(worst)
+    return errors
+
+
+@pytest.mark.parametrize("rows", ROWS, ids=str)
+def test_the_ring_equals_the_whole_batch(rows):
+    for errors in run_ranks(len(rows), ring_errors, rows):
         assert max(errors.values()) < 1e-10, errors
