@@ -1,5 +1,6 @@
 """Several gloo processes for one test."""
 
+import contextlib
 import os
 import tempfile
 from datetime import timedelta
@@ -21,12 +22,13 @@ def _run(rank, world_size, store, results, function, args):
         timeout=timedelta(seconds=60),
     )
     results.put((rank, function(rank, *args)))
-    dist.barrier()
+    with contextlib.suppress(RuntimeError):  # a test may have let another rank die
+        dist.barrier()
     dist.destroy_process_group()
 
 
 def run_ranks(world_size, function, *args):
-    """What ``function(rank, *args)`` returns on every rank; plain values, not tensors."""
+    """What ``function(rank, *args)`` returns on every rank, plain values; None from a dead one."""
     with tempfile.TemporaryDirectory() as folder:
         results = mp.get_context("spawn").SimpleQueue()
         context = mp.spawn(
@@ -43,4 +45,4 @@ def run_ranks(world_size, function, *args):
         while not results.empty():
             rank, value = results.get()
             gathered[rank] = value
-    return [gathered[rank] for rank in range(world_size)]
+    return [gathered.get(rank) for rank in range(world_size)]
