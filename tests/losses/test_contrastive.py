@@ -386,3 +386,27 @@ def test_what_is_left_out_cannot_overflow(symmetric):
     close(loss.detach(), 0.0)
     assert query.grad.isfinite().all()
     assert key.grad.isfinite().all()
+
+
+def test_a_memory_is_further_keys():
+    memory, ids = torch.randn(5, 2, dtype=torch.float64), torch.tensor([7, 8, 9, 0, 7])
+    close(info_nce(Q, K, memory=memory), info_nce(Q, torch.cat([K, memory])))
+    mine = torch.tensor([7, 8, 1])
+    want = info_nce(Q, torch.cat([K, memory]), query_ids=mine, key_ids=torch.cat([mine, ids]))
+    close(info_nce(Q, K, query_ids=mine, memory=memory, memory_ids=ids), want)
+    close(info_nce(Q, K, memory=memory[:0]), info_nce(Q, K))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"memory": torch.zeros(4, 3)}, r"memory: expected last axis of size 2"),
+        ({"memory": K, "symmetric": True}, r"a memory is searched and never searches"),
+        ({"memory": K, "query_ids": torch.arange(3)}, r"got none for the memory and some"),
+        ({"memory": K, "memory_ids": torch.arange(3)}, r"got some for the memory and none"),
+    ],
+)
+@pytest.mark.wording
+def test_a_memory_that_does_not_fit_says_so(options, text):
+    with pytest.raises(ValueError, match=text):
+        info_nce(Q, K, **options)

@@ -5,6 +5,8 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from distributed import run_ranks
@@ -17,6 +19,7 @@ from embedkit.losses import (
     SupConLoss,
     info_nce,
     ring_info_nce,
+    sup_con,
 )
 
 ROWS = ([7], [4, 3], [5, 0, 2, 1])
@@ -164,3 +167,50 @@ def ring_errors(rank, rows):
 def test_the_ring_equals_the_whole_batch(rows):
     for errors in run_ranks(len(rows), ring_errors, rows):
         assert max(errors.values()) < 1e-10, errors
+
+
+def sharded_step(rank, rows):
+    """Largest error of one step of fully sharded encoders and of a temperature outside them."""
+    own = slice(sum(rows[:rank]), sum(rows[: rank + 1]))
+    whole = global_batch(rows)
+    torch.manual_seed(3)
+    reference = TwoTowers(InfoNCELoss(LearnableTemperature(0.2))).double()
+    model = copy.deepcopy(reference)
+    value = reference(whole["query"], whole["key"])
+    value.backward()
+
+    loss, model.loss = InfoNCELoss(LearnableTemperature(0.2), gather=True).double(), None
+    towers = Towers(model)
+    for part in (towers.query, towers.key, towers):
+        fully_shard(part, mesh=init_device_mesh("cpu", (len(rows),)))
+    got = loss(*towers(whole["query"][own], whole["key"][own]))
+    got.backward()
+    found = [p.grad.full_tensor() for p in towers.parameters()] + [
+        p.grad for p in loss.parameters()
+    ]
+    pairs = zip([p.grad for p in reference.parameters()], found, strict=True)
+    return max(float((a - b).abs().max()) for a, b in [*pairs, (value, got)])
+
+
+@pytest.mark.parametrize("rows", ROWS[1:], ids=str)
+def test_a_fully_sharded_step_is_the_step_on_the_whole_batch(rows):
+    assert max(run_ranks(len(rows), sharded_step, rows)) < 1e-10
+
+
+def remembering(rank, rows):
+    """A memory that all ranks share is met once, not once per rank."""
+    own = slice(sum(rows[:rank]), sum(rows[: rank + 1]))
+    whole = global_batch(rows)
+    extra = global_batch([5])
+    named = {"memory": extra["query"], "memory_ids": extra["labels"]}
+    want = info_nce(whole["query"], whole["key"], query_ids=whole["labels"], **named)
+    ids = whole["labels"][own]
+    got = info_nce(whole["query"][own], whole["key"][own], query_ids=ids, gather=True, **named)
+    labels = {"memory": extra["query"], "memory_labels": extra["labels"]}
+    want_labels = sup_con(whole["query"], whole["labels"], **labels)
+    got_labels = sup_con(whole["query"][own], ids, gather=True, **labels)
+    return max(float(abs(want - got)), float(abs(want_labels - got_labels)))
+
+
+def test_a_shared_memory_is_met_once():
+    assert max(run_ranks(2, remembering, [4, 3])) < 1e-10

@@ -87,3 +87,18 @@ def test_errors_teach():
         sup_con(E, torch.arange(3))
     with pytest.raises(ValueError, match="SupConLoss: temperature must be > 0, got 0"):
         SupConLoss(0.0)
+
+
+def test_memory_rows_are_candidates_and_no_anchors():
+    x, labels = randn(6, 4).requires_grad_(), torch.tensor([0, 1, 0, 2, 3, 1])
+    memory, known = randn(5, 4), torch.tensor([0, 2, 2, 9, 1])
+    unit = torch.nn.functional.normalize(torch.cat([x, memory]), dim=1)
+    candidate = torch.cat([~torch.eye(6, dtype=torch.bool), torch.ones(6, 5).bool()], dim=1)
+    positive = (labels[:, None] == torch.cat([labels, known])) & candidate
+    want = info_nce_from_similarity(
+        unit[:6] @ unit.T, positive, temperature=0.1, candidate=candidate
+    )
+    got = sup_con(x, labels, memory=memory, memory_labels=known)
+    close(got, want)
+    close(torch.autograd.grad(got, x)[0], torch.autograd.grad(want, x)[0])
+    close(sup_con(x, labels, memory=memory[:0], memory_labels=known[:0]), sup_con(x, labels))
