@@ -4,9 +4,10 @@
 tuple of forward's arguments for batch size b. Each package has its own part, joined at the end.
 """
 
+from batch.cases import CASES as BATCH
 from heads.cases import CASES as HEADS
 from losses.cases import CASES as LOSSES
 from pooling.cases import CASES as POOLING
 from tables.cases import CASES as TABLES
 
-CASES = {**TABLES, **POOLING, **HEADS, **LOSSES}
+CASES = {**TABLES, **POOLING, **HEADS, **LOSSES, **BATCH}

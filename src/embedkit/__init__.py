@@ -7,7 +7,18 @@ import importlib
 from types import ModuleType
 
 __version__ = "0.1.0"
-__all__ = ["analysis", "heads", "losses", "ops", "plots", "pooling", "search", "tables", "testing"]
+__all__ = [
+    "analysis",
+    "batch",
+    "heads",
+    "losses",
+    "ops",
+    "plots",
+    "pooling",
+    "search",
+    "tables",
+    "testing",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
+from distributed import run_ranks
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from distributed import run_ranks
 from embedkit.losses import (
     DecoupledContrastiveLoss,
     InfoNCELoss,

@@ -5,8 +5,8 @@ import os
 import pytest
 import torch
 import torch.distributed as dist
-
 from distributed import run_ranks
+
 from embedkit.losses import InfoNCELoss, info_nce, ring_info_nce
 from embedkit.ops import gather_rows
 from embedkit.ops._exchange import find_ranks
@@ -47,6 +47,10 @@ def gathered(rank, rows):
         equal[str(dtype)] = torch.equal(gather_rows(values[own]), values)
     equal["1-d"] = torch.equal(gather_rows(whole[own, 0]), whole[:, 0])
     equal["4-d"] = gather_rows(torch.zeros(rows[rank], 2, 3, 4)).shape == (sum(rows), 2, 3, 4)
+    halves = [dist.new_group(list(range(start, len(rows), 2))) for start in (0, 1) if rows[start:]]
+    mates = list(range(rank % 2, len(rows), 2))
+    want = torch.cat([whole[sum(rows[:r]) : sum(rows[: r + 1])] for r in mates])
+    equal["half of the ranks"] = torch.equal(gather_rows(whole[own], halves[rank % 2]), want)
     equal["nobody has rows"] = gather_rows(torch.zeros(0, 3)).shape == (0, 3)
     return equal
 
