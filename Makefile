@@ -45,6 +45,8 @@ bench: $(VENV)/.develop  ## rivals beside us; wants an idle machine
 	$(PY) benchmarks/info_nce.py
 	$(PY) benchmarks/matryoshka.py
 	$(PY) benchmarks/memory.py
+	$(PY) benchmarks/large_batch.py
+	$(PY) benchmarks/gather_schemes.py
 
 claims: $(VENV)/.develop  ## every paper's claim, measured again; writes docs/claims.md
 	$(PY) -m pip install -q --no-deps recbole==1.2.1  # its wheel carries MovieLens-100K

@@ -56,6 +56,7 @@ def test_readme_blocks_run():
 @pytest.mark.examples
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
 def test_examples_run(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(path.parent)  # as python itself does for a script
     monkeypatch.setattr(sys, "argv", [str(path), "--steps", "8", "--out", str(tmp_path)])
     runpy.run_path(str(path), run_name="__main__")
     assert any(tmp_path.iterdir())
