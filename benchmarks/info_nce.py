@@ -21,8 +21,8 @@ def rivals(query, key):
     target = torch.arange(len(query), device=query.device)
 
     def backward(loss):
-        query.grad = key.grad = None
         loss.backward()
+        query.grad = key.grad = None  # so that gradients count as memory of this call
 
     def dense():
         unit = F.normalize(query) @ F.normalize(key).T

@@ -24,8 +24,8 @@ def rivals(query, key):
     fused = ek.losses.MatryoshkaLoss(ek.losses.InfoNCELoss(temperature=0.05), DIMS)
 
     def backward(loss):
-        query.grad = key.grad = None
         loss.backward()
+        query.grad = key.grad = None  # so that gradients count as memory of this call
 
     def dense(width):
         unit = F.normalize(query[:, :width]) @ F.normalize(key[:, :width]).T

@@ -56,6 +56,11 @@ def take_checkpoint(out):
     return state
 
 
+@pytest.fixture(autouse=True)
+def _beside_its_neighbours(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLE.parent)  # as python itself does for a script
+
+
 @pytest.mark.slow
 @pytest.mark.examples
 def test_a_killed_process_does_not_change_the_curve(tmp_path):
