@@ -73,7 +73,7 @@ def compiled(rank):
         )
 
     results = []
-    for function in (run, torch.compile(run, fullgraph=True)):
+    for function in (run, torch.compile(run, fullgraph=True, backend="aot_eager")):
         x.grad = temperature.grad = None
         loss = function(x, temperature)
         loss.backward()
