@@ -33,14 +33,14 @@ nb_execution_raise_on_error = True
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 
-# A star of a shape or a product is no emphasis.
-STAR = re.compile(r"(?<!\*)\*(?!\*)")
+# A star of a shape or a product is no emphasis, a bar of an absolute value no substitution.
+STAR = re.compile(r"(?<!\*)\*(?!\*)|\|")
 
 
 def label_paragraphs(app, what, name, obj, options, lines):  # noqa: ARG001
     """``Source:`` and ``Differs:`` are paragraphs with a bold label, hanging indent or not."""
     lines[:] = [
-        line if line.lstrip().startswith(">>> ") else STAR.sub(r"\\*", line) for line in lines
+        line if line.lstrip().startswith(">>> ") else STAR.sub(r"\\\g<0>", line) for line in lines
     ]
     label = None
     for place, line in enumerate(lines):

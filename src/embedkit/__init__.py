@@ -12,6 +12,7 @@ __all__ = [
     "batch",
     "heads",
     "losses",
+    "mining",
     "ops",
     "plots",
     "pooling",

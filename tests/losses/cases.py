@@ -1,6 +1,10 @@
 """Losses in the contract."""
 
 import torch
+from losses.cases_classics import CASES as CLASSICS
+from losses.cases_distillation import CASES as DISTILLATION
+from losses.cases_few_shot import CASES as FEW_SHOT
+from losses.cases_order import CASES as ORDER
 
 from embedkit.losses import (
     DecoupledContrastiveLoss,
@@ -9,6 +13,7 @@ from embedkit.losses import (
     MatryoshkaLoss,
     SigmoidContrastiveLoss,
     SupConLoss,
+    TripletLoss,
 )
 
 
@@ -21,15 +26,25 @@ def labelled(b):
     return pairs(b)[0], torch.arange(b) % 2
 
 
+def mined(b):
+    triplets = [[0, 2, 1], [1, 3 % b, 0]] if b > 2 else []
+    return pairs(b)[0], torch.tensor(triplets, dtype=torch.long).reshape(-1, 3)
+
+
 CASES = {
     InfoNCELoss: (lambda: InfoNCELoss(LearnableTemperature(0.5), symmetric=True), pairs),
     SupConLoss: (lambda: SupConLoss(temperature=0.5), labelled),
     DecoupledContrastiveLoss: (lambda: DecoupledContrastiveLoss(temperature=0.5), pairs),
     SigmoidContrastiveLoss: (lambda: SigmoidContrastiveLoss(temperature=0.5, bias=-1.0), pairs),
+    TripletLoss: (lambda: TripletLoss(soft=True), mined),
     MatryoshkaLoss: (lambda: MatryoshkaLoss(InfoNCELoss(temperature=0.5), [2, 4, 6]), pairs),
     LearnableTemperature: (
         LearnableTemperature,
         lambda b: (),
         {"empty_batch": "it takes no batch", "moves": "it takes no input"},
     ),
+    **CLASSICS,
+    **DISTILLATION,
+    **FEW_SHOT,
+    **ORDER,
 }

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from losses.test_contrastive import close, randn
+from losses.pairs.test_contrastive import close, randn
 from torch import nn
 
 from embedkit.losses import (

@@ -1,24 +1,113 @@
 """Embeddings (or similarities) and who matches whom in, a number out."""
 
-from embedkit.losses.contrastive import InfoNCELoss, info_nce, info_nce_from_similarity
-from embedkit.losses.decoupled import DecoupledContrastiveLoss, decoupled_contrastive
+from embedkit.losses.classes.batch_all import batch_all_triplet_loss
+from embedkit.losses.classes.few_shot import (
+    ICNNLoss,
+    ICNNScore,
+    ProtoTripletLoss,
+    icnn_score,
+    proto_triplet_loss,
+    prototypical_logits,
+)
+from embedkit.losses.classes.margin_softmax import ArcFaceLoss, CosFaceLoss, arc_face, cos_face
+from embedkit.losses.classes.pair_weighting import (
+    CircleLoss,
+    MultiSimilarityLoss,
+    circle,
+    multi_similarity,
+)
+from embedkit.losses.classes.proxy import ProxyAnchorLoss, ProxyNCALoss, proxy_anchor, proxy_nca
+from embedkit.losses.classes.triplet import TripletLoss, triplet_loss
 from embedkit.losses.nested import MatryoshkaLoss
-from embedkit.losses.ring import ring_info_nce
-from embedkit.losses.sigmoid import SigmoidContrastiveLoss, sigmoid_contrastive
-from embedkit.losses.supervised import SupConLoss, sup_con
+from embedkit.losses.pairs.contrastive import InfoNCELoss, info_nce, info_nce_from_similarity
+from embedkit.losses.pairs.decoupled import DecoupledContrastiveLoss, decoupled_contrastive
+from embedkit.losses.pairs.ring import ring_info_nce
+from embedkit.losses.pairs.sigmoid import SigmoidContrastiveLoss, sigmoid_contrastive
+from embedkit.losses.pairs.supervised import SupConLoss, sup_con
+from embedkit.losses.redundancy import BarlowTwinsLoss, VICRegLoss, barlow_twins, vicreg
+from embedkit.losses.scores.candidate_distillation import (
+    MarginMSELoss,
+    SimilarityDistillationLoss,
+    margin_mse,
+    similarity_distillation,
+)
+from embedkit.losses.scores.correlation import PearsonLoss, RankKLLoss, pearson_loss, rank_kl_loss
+from embedkit.losses.scores.distillation import (
+    LogitDistillationLoss,
+    ScoreRegressionLoss,
+    binary_margin,
+    logit_distillation,
+    score_regression,
+)
+from embedkit.losses.scores.ordering import (
+    AnglELoss,
+    CoSENTLoss,
+    angle_loss,
+    angle_similarity,
+    cosent_loss,
+)
+from embedkit.losses.scores.preference import PROLoss, pro_loss
+from embedkit.losses.scores.soft_labels import SoftLabelLoss, soft_label_cross_entropy
 from embedkit.losses.temperature import LearnableTemperature
 
 __all__ = [
+    "AnglELoss",
+    "ArcFaceLoss",
+    "BarlowTwinsLoss",
+    "CircleLoss",
+    "CoSENTLoss",
+    "CosFaceLoss",
     "DecoupledContrastiveLoss",
+    "ICNNLoss",
+    "ICNNScore",
     "InfoNCELoss",
     "LearnableTemperature",
+    "LogitDistillationLoss",
+    "MarginMSELoss",
     "MatryoshkaLoss",
+    "MultiSimilarityLoss",
+    "PROLoss",
+    "PearsonLoss",
+    "ProtoTripletLoss",
+    "ProxyAnchorLoss",
+    "ProxyNCALoss",
+    "RankKLLoss",
+    "ScoreRegressionLoss",
     "SigmoidContrastiveLoss",
+    "SimilarityDistillationLoss",
+    "SoftLabelLoss",
     "SupConLoss",
+    "TripletLoss",
+    "VICRegLoss",
+    "angle_loss",
+    "angle_similarity",
+    "arc_face",
+    "barlow_twins",
+    "batch_all_triplet_loss",
+    "binary_margin",
+    "circle",
+    "cos_face",
+    "cosent_loss",
     "decoupled_contrastive",
+    "icnn_score",
     "info_nce",
     "info_nce_from_similarity",
+    "logit_distillation",
+    "margin_mse",
+    "multi_similarity",
+    "pearson_loss",
+    "pro_loss",
+    "proto_triplet_loss",
+    "prototypical_logits",
+    "proxy_anchor",
+    "proxy_nca",
+    "rank_kl_loss",
     "ring_info_nce",
+    "score_regression",
     "sigmoid_contrastive",
+    "similarity_distillation",
+    "soft_label_cross_entropy",
     "sup_con",
+    "triplet_loss",
+    "vicreg",
 ]

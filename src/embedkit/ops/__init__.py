@@ -4,14 +4,17 @@ from embedkit.ops.collectives import gather_rows
 from embedkit.ops.hashing import splitmix64, stable_hash, stable_string_hash
 from embedkit.ops.masked import accumulation_dtype, masked_mean, masked_softmax, zero_padding
 from embedkit.ops.pairwise import normalize
-from embedkit.ops.segment import select_segments
+from embedkit.ops.ranks import average_ranks
+from embedkit.ops.segment import segment_mean, select_segments
 
 __all__ = [
     "accumulation_dtype",
+    "average_ranks",
     "gather_rows",
     "masked_mean",
     "masked_softmax",
     "normalize",
+    "segment_mean",
     "select_segments",
     "splitmix64",
     "stable_hash",

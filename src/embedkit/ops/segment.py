@@ -1,10 +1,11 @@
-"""Ragged data: values one segment after the other, and where each segment starts."""
+"""Segments: rows that belong together, by offsets (ragged data) or by an id per row."""
 
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from embedkit._checks import check_integer, check_ndim
+from embedkit._checks import check_at_least, check_floating, check_integer, check_ndim, check_rows
+from embedkit.ops.masked import accumulation_dtype
 
 
 def select_segments(
@@ -48,3 +49,51 @@ def select_segments(
     first = size.cumsum(0) - size
     place = torch.arange(int(size.sum()), device=values.device)
     return values[place + (start - first).repeat_interleave(size)], first
+
+
+def segment_mean(
+    values: Float[Tensor, "n d"], ids: Int[Tensor, " n"], num_segments: int
+) -> Float[Tensor, "s d"]:
+    """Average the rows of each segment:  mean over the rows i with ids_i = s of values_i.
+
+    With class labels as ids this gives class prototypes. Rows may stand in any order. Sums run in
+    float32 or wider, whatever comes in.
+
+    Args:
+        values: one row per entry.
+        ids: the segment of each row, 0 to num_segments - 1.
+        num_segments: how many there are, at least 1; said by the caller, so that the shape of the
+            result does not depend on the data.
+
+    Returns:
+        One row per segment in the dtype of ``values``; zeros for a segment without rows.
+
+    Raises:
+        ValueError: if there is not one id per row, or ``num_segments`` is below 1.
+        TypeError: if ``values`` are not floating point or ``ids`` not integers.
+        IndexError: if an id is outside the range.
+
+    Source: Snell et al. 2017, Prototypical Networks for Few-shot Learning, eq. 1 (prototypes).
+
+    >>> segment_mean(torch.tensor([[1.0], [5.0], [3.0]]), torch.tensor([0, 2, 0]), 3)
+    tensor([[2.],
+            [0.],
+            [5.]])
+    """
+    check_floating("values", values)
+    check_ndim("values", values, "n d")
+    check_integer("ids", ids, "Number the segments from 0.")
+    check_ndim("ids", ids, "n")
+    check_rows("ids", ids, values.shape[0], "One id per row of values.")
+    check_at_least("segment_mean", "num_segments", num_segments, 1)
+    wide, ids = values.to(accumulation_dtype(values.dtype)), ids.long()
+    try:
+        total = wide.new_zeros(num_segments, values.shape[1]).index_add(0, ids, wide)
+        size = wide.new_zeros(num_segments).index_add(0, ids, wide.new_ones(ids.shape[0]))
+    except (IndexError, RuntimeError) as error:
+        raise IndexError(
+            f"segment_mean: ids must be 0 to {num_segments - 1}, one of {num_segments} segments, "
+            f"got {int(ids.min())} to {int(ids.max())}. Number the classes of a batch from 0, "
+            "e.g. with labels.unique(return_inverse=True)."
+        ) from error
+    return (total / size.clamp(min=1.0)[:, None]).to(values.dtype)

@@ -1,0 +1,1 @@
+"""Labels: rows of one class together, of others apart."""

@@ -1,0 +1,1 @@
+"""Pairs: a row finds its partners among all others."""

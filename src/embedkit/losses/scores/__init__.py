@@ -1,0 +1,1 @@
+"""Scores: predictions follow graded targets or a teacher."""
