@@ -11,6 +11,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROWS = HERE.parent / "results" / "claims.json"
 PAGE = HERE.parents[1] / "docs" / "claims.md"
+DATA = HERE.parents[2] / "shared" / "data"
 HEAD = """# Claims, measured again
 
 What each paper claims, re-measured by `make claims` at a size that a CPU can do, beside a baseline
@@ -37,9 +38,12 @@ def main(names):
     scripts = {p.stem: p for p in sorted(HERE.glob("[!_]*.py")) if p.stem != "run"}
     for name in names or scripts:
         print(f"claim {name} ...", file=sys.stderr)
-        output = subprocess.run(
-            [sys.executable, scripts[name]], check=True, stdout=subprocess.PIPE, text=True
-        ).stdout
+        done = subprocess.run([sys.executable, scripts[name]], stdout=subprocess.PIPE, text=True)
+        output = done.stdout
+        if done.returncode and not DATA.exists():
+            print(f"claim {name}: left out, its data are not in {DATA.name}", file=sys.stderr)
+            continue
+        done.check_returncode()
         rows[name] = json.loads(output.splitlines()[-1])
         print(output, end="")
         ROWS.parent.mkdir(exist_ok=True)
