@@ -109,6 +109,7 @@ def test_it_is_one_graph():
     torch.testing.assert_close(torch.autograd.grad(got, x), torch.autograd.grad(want, x))
 
 
+@pytest.mark.wording
 def test_wrong_input_says_so():
     with pytest.raises(ValueError, match=r"TripletLoss: margin must be >= 0, got -1"):
         TripletLoss(margin=-1.0)
