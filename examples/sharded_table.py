@@ -77,7 +77,7 @@ class ShardedTables(TorchFunctionMode):
         ids, weight = args
         for name in ("padding_idx", "max_norm", "scale_grad_by_freq"):
             if kwargs[name] is not None and kwargs[name] is not False:
-                raise NotImplementedError(f"ShardedTables: a sharded table has no {name}")
+                raise ValueError(f"ShardedTables: a sharded table has no {name}; leave it off")
         rows = fetch(ids.flatten(), weight)
         if function is F.embedding:
             return rows.unflatten(0, ids.shape)

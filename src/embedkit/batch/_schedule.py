@@ -1,6 +1,7 @@
 """What all samplers share: the rank's part, the epoch, the position and the state."""
 
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ _SHARED = ("num_replicas", "num_rows", "checksum")
 _KEYS = ("epoch", "position", "seed", *_SHARED)
 
 
-class BatchSchedule(Sampler[list[int]]):
+class BatchSchedule(Sampler[list[int]], ABC):
     """Batches of row numbers for ``DataLoader(batch_sampler=...)``: rank-aware and resumable.
 
     A sampler says how many batches an epoch has (``_num_batches``) and what they are
@@ -55,9 +56,9 @@ class BatchSchedule(Sampler[list[int]]):
         """Random numbers that depend on the seed and ``numbers`` (epoch, batch) alone."""
         return np.random.Generator(np.random.PCG64([self.seed, *numbers]))
 
+    @abstractmethod
     def _batches(self, start: int) -> Iterator[NDArray[np.int32]]:
         """Row numbers of this rank's batches of the epoch, from number ``start`` on."""
-        raise NotImplementedError
 
     def __iter__(self) -> Iterator[list[int]]:
         self.position, self._start = self._start, 0

@@ -32,7 +32,7 @@ def _blocks(left: Tensor, width: int) -> list[slice]:
 def _forward(x: Tensor, y: Tensor, left: Tensor, right: Tensor) -> Tensor:
     out = x.new_empty(left.shape[0])
     for block in _blocks(left, x.shape[1]):
-        difference = x[left[block]].sub_(y[right[block]])
+        difference = x.index_select(0, left[block]).sub_(y.index_select(0, right[block]))
         out[block] = difference.square_().sum(dim=1)
     return out
 
@@ -42,7 +42,8 @@ def _gradients(
 ) -> tuple[Tensor, Tensor]:
     of_x, of_y = torch.zeros_like(x), torch.zeros_like(y)
     for block in _blocks(left, x.shape[1]):
-        difference = x[left[block]].sub_(y[right[block]]).mul_(2.0 * grad[block, None])
+        difference = x.index_select(0, left[block]).sub_(y.index_select(0, right[block]))
+        difference.mul_(2.0 * grad[block, None])
         of_x.index_add_(0, left[block], difference)
         of_y.index_add_(0, right[block], difference, alpha=-1.0)
     return of_x, of_y

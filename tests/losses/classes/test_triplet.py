@@ -117,6 +117,12 @@ def test_wrong_input_says_so():
         triplet_loss(E, VALID.double())
 
 
+@pytest.mark.parametrize("row", [5, -1])
+def test_a_row_that_is_not_there_is_named(row):
+    with pytest.raises(IndexError, match=r"positives and negatives in 0 to 4, got (0|-1) to"):
+        triplet_loss(E, torch.tensor([[0, 1, row]]))
+
+
 @pytest.mark.wording
 def test_wrong_shapes_say_so():
     with pytest.raises(ValueError, match=r"triplets: expected shape \(t, 3\)"):

@@ -60,6 +60,7 @@ def triplet_loss(
     Raises:
         ValueError: if shapes or widths do not fit, or ``margin`` is below 0.
         TypeError: if embeddings are not floating or triplets not integers.
+        IndexError: if a triplet names a row that is not there (on a GPU the device reports that).
 
     Source: Schroff et al. 2015, FaceNet, eq. 1-3; Hermans et al. 2017, In Defense of the Triplet
     Loss, sec. 2 (soft margin); Balntas et al. 2016, Learning local feature descriptors with
@@ -86,7 +87,14 @@ def triplet_loss(
         y = reference.to(wide)
         y = normalize(y) if unit else y
     anchor, positive, negative = triplets.long().unbind(dim=1)
-    near, far = pair_distances(x, y, anchor, positive), pair_distances(x, y, anchor, negative)
+    try:
+        near, far = pair_distances(x, y, anchor, positive), pair_distances(x, y, anchor, negative)
+    except IndexError as error:
+        raise IndexError(
+            f"triplets: expected anchors in 0 to {len(x) - 1}, positives and negatives in 0 to "
+            f"{len(y) - 1}, got {triplets.min()} to {triplets.max()}. Were they mined on another "
+            "batch, or with a reference?"
+        ) from error
     if swap:
         far = torch.minimum(far, pair_distances(y, y, positive, negative))
     row = softplus(near - far) if soft else (near - far + margin).relu()
