@@ -10,4 +10,6 @@ from losses.cases import CASES as LOSSES
 from pooling.cases import CASES as POOLING
 from tables.cases import CASES as TABLES
 
-CASES = {**TABLES, **POOLING, **HEADS, **LOSSES, **BATCH}
+from mining.cases import CASES as MINING
+
+CASES = {**TABLES, **POOLING, **HEADS, **LOSSES, **BATCH, **MINING}

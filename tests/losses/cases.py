@@ -14,7 +14,9 @@ from embedkit.losses import (
     SigmoidContrastiveLoss,
     SupConLoss,
     TripletLoss,
+    WeightedInfoNCELoss,
 )
+from embedkit.mining import SoftNegativeWeight
 
 
 def pairs(b):
@@ -36,6 +38,7 @@ CASES = {
     SupConLoss: (lambda: SupConLoss(temperature=0.5), labelled),
     DecoupledContrastiveLoss: (lambda: DecoupledContrastiveLoss(temperature=0.5), pairs),
     SigmoidContrastiveLoss: (lambda: SigmoidContrastiveLoss(temperature=0.5, bias=-1.0), pairs),
+    WeightedInfoNCELoss: (lambda: WeightedInfoNCELoss(SoftNegativeWeight(6, 3)), pairs),
     TripletLoss: (lambda: TripletLoss(soft=True), mined),
     MatryoshkaLoss: (lambda: MatryoshkaLoss(InfoNCELoss(temperature=0.5), [2, 4, 6]), pairs),
     LearnableTemperature: (

@@ -24,6 +24,11 @@ from embedkit.losses.pairs.decoupled import DecoupledContrastiveLoss, decoupled_
 from embedkit.losses.pairs.ring import ring_info_nce
 from embedkit.losses.pairs.sigmoid import SigmoidContrastiveLoss, sigmoid_contrastive
 from embedkit.losses.pairs.supervised import SupConLoss, sup_con
+from embedkit.losses.pairs.weighted import (
+    WeightedInfoNCELoss,
+    weighted_info_nce,
+    weighted_info_nce_from_similarity,
+)
 from embedkit.losses.redundancy import BarlowTwinsLoss, VICRegLoss, barlow_twins, vicreg
 from embedkit.losses.scores.candidate_distillation import (
     MarginMSELoss,
@@ -79,6 +84,7 @@ __all__ = [
     "SupConLoss",
     "TripletLoss",
     "VICRegLoss",
+    "WeightedInfoNCELoss",
     "angle_loss",
     "angle_similarity",
     "arc_face",
@@ -110,4 +116,6 @@ __all__ = [
     "sup_con",
     "triplet_loss",
     "vicreg",
+    "weighted_info_nce",
+    "weighted_info_nce_from_similarity",
 ]

@@ -9,6 +9,7 @@ from embedkit.mining.negatives import (
     mine_negatives,
     mine_negatives_from_similarity,
 )
+from embedkit.mining.soft_weights import SoftNegativeWeight
 from embedkit.mining.triplets import (
     batch_hard_triplets,
     hardest_triplets,
@@ -22,6 +23,7 @@ __all__ = [
     "Activity",
     "MixedNegatives",
     "Negatives",
+    "SoftNegativeWeight",
     "batch_hard_triplets",
     "cluster_weights",
     "count_active",

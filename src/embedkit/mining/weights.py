@@ -89,10 +89,9 @@ def cluster_weights(
     """Mute negatives that share clusters:  w_ij = c - number of clusterings with i and j together.
 
     0 means together in all of them (probably no negative at all), c apart in all. The weights of
-    row i to itself are 0. Hand it to ``info_nce_from_similarity(..., candidate=weights)``, where a
-    row's own key stays in the denominator. MEOW's own loss leaves it out:
-    ``logsumexp(similarity / temperature + weights.log(), dim=1) - own``, a row without any weight
-    > 0 apart.
+    row i to itself are 0. :func:`embedkit.losses.weighted_info_nce` asks for them block by block
+    and leaves a row's own key out of the denominator, as MEOW does;
+    ``info_nce_from_similarity(..., candidate=weights)`` keeps it in.
 
     Args:
         clusters: one row per clustering of the queries, e.g. k-means with several numbers of

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedkit.losses.classes import _row_blocks
+from embedkit.losses.classes import pair_weighting
 from embedkit.losses.classes.pair_weighting import (
     CircleLoss,
     MultiSimilarityLoss,
@@ -103,7 +103,7 @@ def test_circle_by_loops(seed, rows):
 def test_blocks_of_rows_change_nothing(loss, monkeypatch):
     x, labels = drawn(13)
     want = loss(x, labels)
-    monkeypatch.setattr(_row_blocks, "_ENTRIES", 13 * 3)
+    monkeypatch.setattr(pair_weighting, "_ENTRIES", 13 * 3)
     got = loss(x, labels)
     torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(torch.autograd.grad(got, x), torch.autograd.grad(want, x))
@@ -111,7 +111,7 @@ def test_blocks_of_rows_change_nothing(loss, monkeypatch):
 
 @BOTH
 def test_nothing_of_the_size_of_the_matrix_is_made_or_kept(loss, monkeypatch):
-    monkeypatch.setattr(_row_blocks, "_ENTRIES", 2**12)
+    monkeypatch.setattr(pair_weighting, "_ENTRIES", 2**12)
     x, labels = drawn(256, dtype=torch.float32)
     sizes, kept = [], []
 
@@ -201,7 +201,7 @@ def test_order_and_length_of_rows_do_not_matter(seed):
 
 
 def test_second_derivatives(monkeypatch):
-    monkeypatch.setattr(_row_blocks, "_ENTRIES", 8)
+    monkeypatch.setattr(pair_weighting, "_ENTRIES", 8)
     x, labels = drawn(5, dim=3, classes=2)
 
     def smooth(x):
@@ -214,7 +214,7 @@ def test_second_derivatives(monkeypatch):
 @pytest.mark.compile
 @BOTH
 def test_several_blocks_compile_to_one_graph(loss, monkeypatch):
-    monkeypatch.setattr(_row_blocks, "_ENTRIES", 24)
+    monkeypatch.setattr(pair_weighting, "_ENTRIES", 24)
     x, labels = drawn(dtype=torch.float32)
     got = torch.compile(loss, fullgraph=True, backend="aot_eager")(x, labels)
     want = loss(x, labels)

@@ -1,5 +1,7 @@
 """Losses that weigh the pairs of a row against each other: multi-similarity, circle."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -7,10 +9,13 @@ from torch.nn.functional import softplus
 
 from embedkit._checks import check_choice, check_floating, check_ndim, check_positive
 from embedkit.losses._matches import match_counts, resolve_labels
+from embedkit.losses._precision import full_precision
 from embedkit.losses._reduce import Reduction, reduce_rows
-from embedkit.losses.classes._row_blocks import map_row_blocks
+from embedkit.losses._row_blocks import map_row_blocks
+from embedkit.ops import accumulation_dtype, normalize
 
 _SCALE = "It multiplies the cosines."
+_ENTRIES = 2**22  # of a block of cosines
 
 
 def multi_similarity(
@@ -72,7 +77,7 @@ def multi_similarity(
         pull, push = softplus(pull, threshold=40.0), softplus(push, threshold=40.0)
         return pull / positive_scale + push / negative_scale
 
-    row = map_row_blocks(rows, embeddings, ids.query)
+    row = _row_losses(rows, embeddings, ids.query)
     taking_part = torch.full_like(ids.query, embeddings.shape[0] > 1, dtype=torch.bool)
     return reduce_rows(row, taking_part, reduction)
 
@@ -122,7 +127,29 @@ def circle(
 
     count = match_counts(ids)
     taking_part = (count > 1) & (count < embeddings.shape[0])
-    return reduce_rows(map_row_blocks(rows, embeddings, ids.query), taking_part, reduction)
+    return reduce_rows(_row_losses(rows, embeddings, ids.query), taking_part, reduction)
+
+
+def _row_losses(
+    row_loss: Callable[[Tensor, Tensor, Tensor], Tensor], embeddings: Tensor, labels: Tensor
+) -> Tensor:
+    """``row_loss(cosine, positive, negative)`` of every row against all rows: (r, b) to (r,).
+
+    Equal labels are positives, no row meets itself.
+    """
+    unit = normalize(embeddings.to(accumulation_dtype(embeddings.dtype)))
+    count = unit.shape[0]
+    if count == 0:
+        return unit.sum(dim=1)
+    index = torch.arange(count, device=labels.device)
+
+    def block(rows: Tensor, own_labels: Tensor, own_index: Tensor) -> Tensor:
+        with full_precision(unit):
+            cosine = rows @ unit.mT
+        same = own_labels[:, None] == labels
+        return row_loss(cosine, same & (own_index[:, None] != index), ~same)
+
+    return map_row_blocks(block, unit, labels, index, columns=count, entries=_ENTRIES)
 
 
 def _check_rows(embeddings: Tensor) -> None:

@@ -1,0 +1,39 @@
+"""Learned weights of negatives against their formula."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedkit.mining import SoftNegativeWeight
+
+
+@given(seed=st.integers(0, 2**31), rows=st.integers(0, 4), keys=st.integers(1, 5))
+def test_equals_the_network_on_every_pair(seed, rows, keys):
+    torch.manual_seed(seed)
+    module = SoftNegativeWeight(3, hidden=4, normalize=False).double()
+    query, key = torch.randn(rows, 3).double(), torch.randn(keys, 3).double()
+    network = torch.nn.Sequential(module.inner, torch.nn.Tanh(), module.outer, torch.nn.Sigmoid())
+    want = network(query[:, None] + key)[..., 0]
+    torch.testing.assert_close(module(query, key), want)
+    module.normalize = True
+    torch.testing.assert_close(module(query, key), want / want.mean(dim=1, keepdim=True))
+
+
+def test_every_parameter_learns_only_how_keys_compare():
+    torch.manual_seed(0)
+    module = SoftNegativeWeight(3).double()
+    query, key = torch.randn(4, 3).double(), torch.randn(5, 3).double()
+    module(query, key).square().sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in module.parameters())
+    module.zero_grad()
+    module(query, key).sum().backward()  # the sum of a row is the number of keys, whatever it is
+    assert all(p.grad.abs().sum() < 1e-12 for p in module.parameters())
+
+
+@pytest.mark.wording
+def test_wrong_width_says_both_sizes():
+    with pytest.raises(ValueError, match=r"key: expected last axis of size 3, got shape \(2, 4\)"):
+        SoftNegativeWeight(3)(torch.randn(2, 3), torch.randn(2, 4))
+    with pytest.raises(ValueError, match="SoftNegativeWeight: hidden must be >= 1, got 0"):
+        SoftNegativeWeight(3, 0)
