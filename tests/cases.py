@@ -7,9 +7,8 @@ tuple of forward's arguments for batch size b. Each package has its own part, jo
 from batch.cases import CASES as BATCH
 from heads.cases import CASES as HEADS
 from losses.cases import CASES as LOSSES
+from mining.cases import CASES as MINING
 from pooling.cases import CASES as POOLING
 from tables.cases import CASES as TABLES
-
-from mining.cases import CASES as MINING
 
 CASES = {**TABLES, **POOLING, **HEADS, **LOSSES, **BATCH, **MINING}
