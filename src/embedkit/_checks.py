@@ -63,27 +63,36 @@ def check_integer(name: str, tensor: Tensor, hint: str = "") -> None:
         raise TypeError(f"{name}: expected integers, got {tensor.dtype}{_advice(hint)}")
 
 
-def check_mask(mask: Tensor | None, tokens: Tensor) -> None:
-    """Raise unless ``mask`` is a bool tensor with the leading axes of ``tokens``."""
+def check_mask(mask: Tensor | None, tokens: Tensor, owner: str = "tokens") -> None:
+    """Raise unless ``mask`` is a bool tensor with the leading axes of ``tokens``.
+
+    ``owner`` is the name of the tokens; the mask of any but "tokens" is called ``{owner}_mask``.
+    """
     if mask is None:
         return
+    name = "mask" if owner == "tokens" else f"{owner}_mask"
     if mask.dtype != torch.bool:
         raise TypeError(
-            f"mask: expected bool (True is real, False is padding), got {mask.dtype}. "
+            f"{name}: expected bool (True is real, False is padding), got {mask.dtype}. "
             "Use mask.bool() for a 0/1 mask."
         )
     if mask.shape != tokens.shape[:-1]:
         raise ValueError(
-            f"mask: expected shape {tuple(tokens.shape[:-1])}, the leading axes of tokens "
+            f"{name}: expected shape {tuple(tokens.shape[:-1])}, the leading axes of {owner} "
             f"{tuple(tokens.shape)}, got {tuple(mask.shape)}"
         )
 
 
-def check_tokens(tokens: Tensor, mask: Tensor | None) -> None:
-    """Raise unless ``tokens`` is a floating-point (b, n, d) and ``mask`` a bool (b, n) or None."""
+def check_tokens(tokens: Tensor, mask: Tensor | None, offsets: Tensor | None = None) -> None:
+    """Raise unless tokens are (b, n, d) with a bool mask (b, n) or None, or packed, (t, d)."""
     check_floating("tokens", tokens, "Pass token vectors; look ids up in a table first.")
-    check_ndim("tokens", tokens, "b n d")
-    check_mask(mask, tokens)
+    if offsets is None:
+        check_ndim("tokens", tokens, "b n d")
+        check_mask(mask, tokens)
+        return
+    check_ndim("tokens", tokens, "t d")
+    if mask is not None:
+        raise ValueError("mask: packed tokens have no padding, so pass mask or offsets, not both")
 
 
 def check_positive(owner: str, name: str, value: int | float, hint: str = "") -> None:

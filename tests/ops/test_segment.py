@@ -5,7 +5,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedkit.ops import segment_mean, select_segments
+from embedkit.ops import (
+    segment_ids,
+    segment_max,
+    segment_mean,
+    segment_softmax,
+    select_segments,
+)
 
 
 @given(data=st.data(), sizes=st.lists(st.integers(0, 4), min_size=1, max_size=6))
@@ -68,5 +74,51 @@ def test_segment_mean_errors_teach():
         segment_mean(values, torch.tensor([0, 5, 1]), 2)
     with pytest.raises(ValueError, match=r"ids: expected 3 rows, got shape \(2,\)"):
         segment_mean(values, torch.tensor([0, 1]), 2)
-    with pytest.raises(ValueError, match="segment_mean: num_segments must be >= 1, got 0"):
-        segment_mean(values, torch.tensor([0, 0, 0]), 0)
+    with pytest.raises(ValueError, match="segment_mean: num_segments must be >= 0, got -1"):
+        segment_mean(values, torch.tensor([0, 0, 0]), -1)
+
+
+@given(seed=st.integers(0, 2**31), sizes=st.lists(st.integers(0, 4), max_size=5))
+def test_packed_segments_equal_a_loop(seed, sizes):
+    offsets = torch.tensor([0, *sizes]).cumsum(0)
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(sum(sizes), 2, generator=generator, dtype=torch.float64)
+    ids = segment_ids(offsets, sum(sizes))
+    assert ids.tolist() == [i for i, size in enumerate(sizes) for _ in range(size)]
+    largest = segment_max(values, ids, len(sizes))
+    weights = segment_softmax(values, ids, len(sizes))
+    for i, (start, end) in enumerate(zip(offsets, offsets[1:], strict=False)):
+        part = values[start:end]
+        torch.testing.assert_close(weights[start:end], part.softmax(dim=0))
+        torch.testing.assert_close(largest[i], part.amax(0) if len(part) else largest[i] * 0.0)
+
+
+def test_gradients_of_maximum_and_softmax():
+    values = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+    ids = torch.tensor([2, 0, 2, 2, 0])
+    assert torch.autograd.gradcheck(lambda v: segment_max(v, ids, 4), values)
+    assert torch.autograd.gradcheck(lambda v: segment_softmax(v, ids, 4), values)
+    equal = torch.zeros(3, 1, requires_grad=True)
+    segment_max(equal, torch.tensor([0, 1, 0]), 2).sum().backward()
+    assert equal.grad.flatten().tolist() == [0.5, 1.0, 0.5]
+
+
+def test_a_large_score_and_a_nan_stay_in_their_segment():
+    scores = torch.tensor([[3e38], [-3e38], [torch.nan], [1.0]])
+    weights = segment_softmax(scores, torch.tensor([0, 0, 1, 2]), 3)
+    assert weights[[0, 1, 3], 0].tolist() == [1.0, 0.0, 1.0]
+    assert weights[2].isnan()
+
+
+@pytest.mark.parametrize("offsets", [[0, 2, 4], [0, 3, 6], [2, 4, 7], [1, 5], [0, 6, 5], [0]])
+def test_offsets_that_do_not_add_up(offsets):
+    with pytest.raises(ValueError, match=r"offsets: expected 0 first, 5 last .* got \d"):
+        segment_ids(torch.tensor(offsets), 5)
+
+
+@pytest.mark.wording
+def test_segment_ids_errors_teach():
+    with pytest.raises(ValueError, match="offsets: expected 0, the ends of all segments"):
+        segment_ids(torch.tensor([], dtype=torch.long), 0)
+    with pytest.raises(TypeError, match="offsets: expected integers"):
+        segment_ids(torch.tensor([0.0, 1.0]), 1)

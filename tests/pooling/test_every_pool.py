@@ -135,3 +135,52 @@ def test_errors_say_what_arrived(build):
         TypeError, match=r"tokens: expected a floating-point tensor, got torch.int64"
     ):
         pool(torch.ones(2, 3, 8, dtype=torch.long))
+
+
+@every_pool
+@given(seed=SEEDS, sizes=st.lists(st.integers(0, 4), max_size=4))
+def test_packed_tokens_give_what_padded_ones_give(build, seed, sizes):
+    torch.manual_seed(seed)
+    pool, longest = build().double(), max(sizes, default=0)
+    tokens = torch.randn(len(sizes), longest, 8, dtype=torch.float64)
+    mask = torch.arange(longest) < torch.tensor(sizes, dtype=torch.long)[:, None]
+    packed = tokens[mask].requires_grad_()
+    offsets = torch.tensor([0, *sizes]).cumsum(0)
+    want, at_tokens, *at_weights = run(pool, tokens, mask)
+    got = pool(packed, offsets=offsets)
+    torch.testing.assert_close(got, want)
+    weight = torch.linspace(-1, 1, got.numel(), dtype=got.dtype).reshape(got.shape)
+    gradients = torch.autograd.grad((got * weight).sum(), (packed, *pool.parameters()))
+    torch.testing.assert_close(gradients, (at_tokens[mask], *at_weights))
+
+
+@every_pool
+@pytest.mark.compile
+def test_packed_tokens_compile_and_export(build):
+    pool = build()
+    graph = torch.compile(pool, fullgraph=True, backend="aot_eager", dynamic=True)
+    cases = [(torch.randn(6, 8), [0, 2, 2, 6]), (torch.randn(9, 8), [0, 1, 5, 8, 9])]
+    exported = export(
+        pool,
+        (cases[0][0],),
+        {"offsets": torch.tensor(cases[0][1])},
+        dynamic_shapes={"tokens": {0: Dim.AUTO}, "offsets": {0: Dim.AUTO}},
+    ).module()
+    for tokens, ends in cases:
+        offsets = torch.tensor(ends)
+        for run_it in (graph, exported):
+            torch.testing.assert_close(
+                run_it(tokens, offsets=offsets), pool(tokens, offsets=offsets)
+            )
+
+
+@every_pool
+@pytest.mark.wording
+def test_packed_input_that_does_not_fit_is_explained(build):
+    pool, tokens = build(), torch.randn(5, 8)
+    with pytest.raises(ValueError, match="offsets: expected 0 first, 5 last .* got 0, 2, 4"):
+        pool(tokens, offsets=torch.tensor([0, 2, 4]))
+    with pytest.raises(ValueError, match="pass mask or offsets, not both"):
+        pool(tokens, torch.ones(5, dtype=torch.bool), offsets=torch.tensor([0, 5]))
+    with pytest.raises(ValueError, match="tokens: expected 2 axes"):
+        pool(tokens[None], offsets=torch.tensor([0, 5]))

@@ -5,7 +5,13 @@ from embedkit.ops.hashing import splitmix64, stable_hash, stable_string_hash
 from embedkit.ops.masked import accumulation_dtype, masked_mean, masked_softmax, zero_padding
 from embedkit.ops.pairwise import normalize
 from embedkit.ops.ranks import average_ranks
-from embedkit.ops.segment import segment_mean, select_segments
+from embedkit.ops.segment import (
+    segment_ids,
+    segment_max,
+    segment_mean,
+    segment_softmax,
+    select_segments,
+)
 
 __all__ = [
     "accumulation_dtype",
@@ -14,7 +20,10 @@ __all__ = [
     "masked_mean",
     "masked_softmax",
     "normalize",
+    "segment_ids",
+    "segment_max",
     "segment_mean",
+    "segment_softmax",
     "select_segments",
     "splitmix64",
     "stable_hash",

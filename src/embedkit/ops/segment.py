@@ -1,5 +1,8 @@
 """Segments: rows that belong together, by offsets (ragged data) or by an id per row."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
@@ -51,6 +54,85 @@ def select_segments(
     return values[place + (start - first).repeat_interleave(size)], first
 
 
+def segment_ids(offsets: Int[Tensor, " s_ends"], count: int) -> Int[Tensor, " n"]:
+    """Which segment each of ``count`` entries belongs to.
+
+    Segment i is entries ``offsets[i]`` up to, and without, ``offsets[i + 1]``: the layout of packed
+    sequences (``cu_seqlens`` of attention kernels), which ends with the number of entries.
+
+    Args:
+        offsets: 0 first, ``count`` last, none below the one before.
+        count: how many entries there are, said by the caller.
+
+    Raises:
+        TypeError: if ``offsets`` does not hold integers.
+        ValueError: if ``offsets`` is empty, has more than one axis, or does not add up to
+            ``count``; values are looked at on a CPU, outside compiled graphs.
+
+    >>> segment_ids(torch.tensor([0, 2, 2, 5]), 5)
+    tensor([0, 0, 2, 2, 2])
+    """
+    check_integer("offsets", offsets)
+    check_ndim("offsets", offsets, "s")
+    if not offsets.shape[0]:
+        raise ValueError("offsets: expected 0, the ends of all segments, got no entry at all")
+    if offsets.device.type == "cpu" and not torch.compiler.is_compiling():
+        ends = offsets[0] == 0 and offsets[-1] == count
+        if not ends or (offsets.diff() < 0).any():
+            raise ValueError(
+                f"offsets: expected 0 first, {count} last (the number of packed entries) and none "
+                f"below the one before, got {_shown(offsets)}"
+            )
+    entries = torch.arange(count, device=offsets.device)
+    return torch.searchsorted(offsets.long(), entries, right=True) - 1
+
+
+def _shown(offsets: Tensor) -> str:
+    values = [str(v) for v in offsets.tolist()]
+    return ", ".join(values if len(values) < 9 else [*values[:4], "...", *values[-2:]])
+
+
+def segment_max(
+    values: Float[Tensor, "n d"], ids: Int[Tensor, " n"], num_segments: int
+) -> Float[Tensor, "s d"]:
+    """Largest value of each segment and column; zeros for a segment without rows.
+
+    Where several rows hold the maximum, they share the gradient in equal parts. Arguments and
+    errors as in :func:`segment_mean`.
+
+    >>> segment_max(torch.tensor([[1.0], [5.0], [3.0]]), torch.tensor([0, 2, 0]), 3)
+    tensor([[3.],
+            [0.],
+            [5.]])
+    """
+    ids = _check_segments("segment_max", values, ids, num_segments)
+    lowest = values.new_full((num_segments, values.shape[1]), -torch.inf)
+    with _explained("segment_max", ids, num_segments):
+        largest = lowest.scatter_reduce(0, ids[:, None].expand_as(values), values, "amax")
+        size = torch.zeros_like(lowest[:, 0]).index_add(0, ids, torch.ones_like(values[:, 0]))
+    return largest.masked_fill((size == 0)[:, None], 0.0)
+
+
+def segment_softmax(
+    scores: Float[Tensor, "n h"], ids: Int[Tensor, " n"], num_segments: int
+) -> Float[Tensor, "n h"]:
+    """Softmax of each column within each segment, in float32 or wider, in the dtype of ``scores``.
+
+    Arguments and errors as in :func:`segment_mean`.
+
+    >>> segment_softmax(torch.zeros(3, 1), torch.tensor([0, 2, 0]), 3)
+    tensor([[0.5000],
+            [1.0000],
+            [0.5000]])
+    """
+    wide = scores.to(accumulation_dtype(scores.dtype))
+    largest = segment_max(wide.detach(), ids, num_segments)
+    ids = ids.long()
+    weight = (wide - largest[ids]).exp()
+    total = weight.new_zeros(num_segments, wide.shape[1]).index_add(0, ids, weight)
+    return (weight / total[ids]).to(scores.dtype)
+
+
 def segment_mean(
     values: Float[Tensor, "n d"], ids: Int[Tensor, " n"], num_segments: int
 ) -> Float[Tensor, "s d"]:
@@ -62,14 +144,14 @@ def segment_mean(
     Args:
         values: one row per entry.
         ids: the segment of each row, 0 to num_segments - 1.
-        num_segments: how many there are, at least 1; said by the caller, so that the shape of the
+        num_segments: how many there are, 0 or more; said by the caller, so that the shape of the
             result does not depend on the data.
 
     Returns:
         One row per segment in the dtype of ``values``; zeros for a segment without rows.
 
     Raises:
-        ValueError: if there is not one id per row, or ``num_segments`` is below 1.
+        ValueError: if there is not one id per row, or ``num_segments`` is below 0.
         TypeError: if ``values`` are not floating point or ``ids`` not integers.
         IndexError: if an id is outside the range.
 
@@ -80,20 +162,32 @@ def segment_mean(
             [0.],
             [5.]])
     """
+    ids = _check_segments("segment_mean", values, ids, num_segments)
+    wide = values.to(accumulation_dtype(values.dtype))
+    with _explained("segment_mean", ids, num_segments):
+        total = wide.new_zeros(num_segments, values.shape[1]).index_add(0, ids, wide)
+        size = wide.new_zeros(num_segments).index_add(0, ids, wide.new_ones(ids.shape[0]))
+    return (total / size.clamp(min=1.0)[:, None]).to(values.dtype)
+
+
+def _check_segments(owner: str, values: Tensor, ids: Tensor, num_segments: int) -> Tensor:
     check_floating("values", values)
     check_ndim("values", values, "n d")
     check_integer("ids", ids, "Number the segments from 0.")
     check_ndim("ids", ids, "n")
     check_rows("ids", ids, values.shape[0], "One id per row of values.")
-    check_at_least("segment_mean", "num_segments", num_segments, 1)
-    wide, ids = values.to(accumulation_dtype(values.dtype)), ids.long()
+    check_at_least(owner, "num_segments", num_segments, 0)
+    return ids.long()
+
+
+@contextmanager
+def _explained(owner: str, ids: Tensor, num_segments: int) -> Iterator[None]:
+    """Say which ids are out of range where an operation failed."""
     try:
-        total = wide.new_zeros(num_segments, values.shape[1]).index_add(0, ids, wide)
-        size = wide.new_zeros(num_segments).index_add(0, ids, wide.new_ones(ids.shape[0]))
+        yield
     except (IndexError, RuntimeError) as error:
         raise IndexError(
-            f"segment_mean: ids must be 0 to {num_segments - 1}, one of {num_segments} segments, "
+            f"{owner}: ids must be 0 to {num_segments - 1}, one of {num_segments} segments, "
             f"got {int(ids.min())} to {int(ids.max())}. Number the classes of a batch from 0, "
             "e.g. with labels.unique(return_inverse=True)."
         ) from error
-    return (total / size.clamp(min=1.0)[:, None]).to(values.dtype)

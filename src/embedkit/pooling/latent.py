@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from embedkit._checks import check_at_least, check_last_dim, check_tokens
-from embedkit.ops import masked_mean, zero_padding
+from embedkit.ops import zero_padding
+from embedkit.pooling.masked import mean_pool
 
 
 def latent_attention(
@@ -120,9 +121,11 @@ class LatentAttentionPool(nn.Module):
         for layer in self.children():
             layer.reset_parameters()  # type: ignore[operator]
 
-    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(b, n, d) and an optional bool (b, n) -> (b, d)."""
-        check_tokens(tokens, mask)
+    def forward(
+        self, tokens: Tensor, mask: Tensor | None = None, *, offsets: Tensor | None = None
+    ) -> Tensor:
+        """(b, n, d) and an optional bool (b, n) -> (b, d), or packed (t, d) with offsets."""
+        check_tokens(tokens, mask, offsets)
         dim = self.latents.shape[1]
         check_last_dim("tokens", tokens, dim, "A pool fits one width: rebuild it or project.")
         # Zeroed first: padding would cancel in the mean, but its NaN would enter every gradient.
@@ -130,22 +133,20 @@ class LatentAttentionPool(nn.Module):
         hidden = hidden + self._attend(hidden)
         value, gate = self.expand(self.norm_feedforward(hidden)).chunk(2, dim=-1)
         hidden = hidden + self.contract(value * gelu(gate))
-        return masked_mean(hidden, mask).to(tokens.dtype)
+        return mean_pool(hidden, mask, offsets=offsets).to(tokens.dtype)
 
-    def _attend(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        query = rearrange(
-            self.query(self.norm_tokens(tokens)), "b n (h c) -> b h n c", h=self.num_heads
-        )
+    def _attend(self, tokens: Float[Tensor, "*b n d"]) -> Float[Tensor, "*b n d"]:
+        # No token sees another one: however they are arranged, they are one long sequence.
+        query = self.query(self.norm_tokens(tokens)).flatten(0, -2)
+        query = rearrange(query, "t (h c) -> 1 h t c", h=self.num_heads)
         shared = self.key_value(self.norm_latents(self.latents))
-        # Computed once, then expanded by stride: the batch axis costs no memory.
         key, value = (
-            rearrange(part, "r (h c) -> h r c", h=self.num_heads).expand(
-                tokens.shape[0], -1, -1, -1
-            )
+            rearrange(part, "r (h c) -> 1 h r c", h=self.num_heads)
             for part in shared.chunk(2, dim=-1)
         )
         mixed = scaled_dot_product_attention(query, key, value)
-        return self.out(rearrange(mixed, "b h n c -> b n (h c)"))  # type: ignore[no-any-return]
+        mixed = self.out(rearrange(mixed, "1 h t c -> t (h c)"))
+        return mixed.view(tokens.shape)
 
     def extra_repr(self) -> str:
         """Sizes for ``print``."""
