@@ -5,8 +5,10 @@ from embedkit.pooling import (
     FirstTokenPool,
     LastTokenPool,
     LatentAttentionPool,
+    LayerWeightedPool,
     MaxPool,
     MeanPool,
+    PositionWeightedPool,
 )
 
 
@@ -20,14 +22,22 @@ def attention_pool():
     return pool
 
 
-CASES = {
+POOLS = {
     MeanPool: (MeanPool, tokens_and_mask),
     MaxPool: (MaxPool, tokens_and_mask),
     FirstTokenPool: (FirstTokenPool, tokens_and_mask),
     LastTokenPool: (LastTokenPool, tokens_and_mask),
+    PositionWeightedPool: (PositionWeightedPool, tokens_and_mask),
     AttentionPool: (attention_pool, tokens_and_mask),
     LatentAttentionPool: (
         lambda: LatentAttentionPool(8, num_latents=3, num_heads=2, ff_mult=1),
         tokens_and_mask,
+    ),
+}
+CASES = {
+    **POOLS,
+    LayerWeightedPool: (
+        lambda: LayerWeightedPool(3),
+        lambda b: (torch.randn(3, b, 4),),
     ),
 }

@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pooling.cases import CASES
+from pooling.cases import POOLS
 from torch.export import Dim, export
 
 SEEDS = st.integers(0, 2**31)
 every_pool = pytest.mark.parametrize(
-    "build", [case[0] for case in CASES.values()], ids=[c.__name__ for c in CASES]
+    "build", [case[0] for case in POOLS.values()], ids=[c.__name__ for c in POOLS]
 )
 JUNK = torch.tensor([torch.nan, torch.inf, -torch.inf, 1e30])
 
@@ -178,7 +178,7 @@ def test_packed_tokens_compile_and_export(build):
 @pytest.mark.wording
 def test_packed_input_that_does_not_fit_is_explained(build):
     pool, tokens = build(), torch.randn(5, 8)
-    with pytest.raises(ValueError, match="offsets: expected 0 first, 5 last .* got 0, 2, 4"):
+    with pytest.raises(ValueError, match=r"offsets: expected 0 first, 5 last .* got 0, 2, 4"):
         pool(tokens, offsets=torch.tensor([0, 2, 4]))
     with pytest.raises(ValueError, match="pass mask or offsets, not both"):
         pool(tokens, torch.ones(5, dtype=torch.bool), offsets=torch.tensor([0, 5]))

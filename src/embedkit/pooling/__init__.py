@@ -2,6 +2,7 @@
 
 from embedkit.pooling.attention import AttentionPool, attention_pool
 from embedkit.pooling.latent import LatentAttentionPool, latent_attention
+from embedkit.pooling.layers import LayerWeightedPool
 from embedkit.pooling.masked import (
     FirstTokenPool,
     LastTokenPool,
@@ -12,18 +13,29 @@ from embedkit.pooling.masked import (
     max_pool,
     mean_pool,
 )
+from embedkit.pooling.nv_embed import load_nv_embed_pool
+from embedkit.pooling.positions import (
+    PositionWeightedPool,
+    instruction_mask,
+    position_weighted_pool,
+)
 
 __all__ = [
     "AttentionPool",
     "FirstTokenPool",
     "LastTokenPool",
     "LatentAttentionPool",
+    "LayerWeightedPool",
     "MaxPool",
     "MeanPool",
+    "PositionWeightedPool",
     "attention_pool",
     "first_token_pool",
+    "instruction_mask",
     "last_token_pool",
     "latent_attention",
+    "load_nv_embed_pool",
     "max_pool",
     "mean_pool",
+    "position_weighted_pool",
 ]

@@ -145,8 +145,8 @@ class LatentAttentionPool(nn.Module):
             for part in shared.chunk(2, dim=-1)
         )
         mixed = scaled_dot_product_attention(query, key, value)
-        mixed = self.out(rearrange(mixed, "1 h t c -> t (h c)"))
-        return mixed.view(tokens.shape)
+        back: Tensor = self.out(rearrange(mixed, "1 h t c -> t (h c)"))
+        return back.view(tokens.shape)
 
     def extra_repr(self) -> str:
         """Sizes for ``print``."""
