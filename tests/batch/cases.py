@@ -1,6 +1,7 @@
 """Memories in the contract."""
 
 import torch
+from batch.cases_frequency import CASES as FREQUENCY
 
 from embedkit.batch.memory import CrossBatchMemory, MemoryQueue
 
@@ -26,4 +27,5 @@ def memory():
 CASES = {
     MemoryQueue: (queue, lambda b: (), CONSTANT),
     CrossBatchMemory: (memory, lambda b: (), CONSTANT),
+    **FREQUENCY,
 }

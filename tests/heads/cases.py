@@ -1,9 +1,11 @@
 import torch
 from heads.cases_pair import CASES as PAIR
+from heads.cases_projection import CASES as PROJECTION
 
 from embedkit.heads import MatryoshkaHead
 
 CASES = {
     MatryoshkaHead: (lambda: MatryoshkaHead(6, dims=[2, 4, 8]), lambda b: (torch.randn(b, 6),)),
     **PAIR,
+    **PROJECTION,
 }

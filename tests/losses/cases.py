@@ -5,6 +5,8 @@ from losses.cases_classics import CASES as CLASSICS
 from losses.cases_distillation import CASES as DISTILLATION
 from losses.cases_few_shot import CASES as FEW_SHOT
 from losses.cases_order import CASES as ORDER
+from losses.cases_recommendation import CASES as RECOMMENDATION
+from losses.cases_spectral import CASES as SPECTRAL
 
 from embedkit.losses import (
     DecoupledContrastiveLoss,
@@ -50,4 +52,6 @@ CASES = {
     **DISTILLATION,
     **FEW_SHOT,
     **ORDER,
+    **RECOMMENDATION,
+    **SPECTRAL,
 }

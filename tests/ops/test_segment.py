@@ -1,5 +1,7 @@
 """Segments of ragged data, and means by id."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -87,7 +89,7 @@ def test_packed_segments_equal_a_loop(seed, sizes):
     assert ids.tolist() == [i for i, size in enumerate(sizes) for _ in range(size)]
     largest = segment_max(values, ids, len(sizes))
     weights = segment_softmax(values, ids, len(sizes))
-    for i, (start, end) in enumerate(zip(offsets, offsets[1:], strict=False)):
+    for i, (start, end) in enumerate(pairwise(offsets)):
         part = values[start:end]
         torch.testing.assert_close(weights[start:end], part.softmax(dim=0))
         torch.testing.assert_close(largest[i], part.amax(0) if len(part) else largest[i] * 0.0)

@@ -2,8 +2,16 @@
 
 from embedkit.analysis.collisions import CollisionReport, collision_report, expected_lost
 from embedkit.analysis.correlation import kendall, pearson, spearman
-from embedkit.analysis.isotropy import alignment, effective_rank, uniformity
+from embedkit.analysis.isotropy import alignment, uniformity
+from embedkit.analysis.layers import layer_feature_weights
 from embedkit.analysis.retrieval import retrieval_metrics
+from embedkit.analysis.spectrum import (
+    effective_rank,
+    participation_ratio,
+    rankme,
+    spectrum,
+    stable_rank,
+)
 from embedkit.analysis.verification import (
     FoldAccuracy,
     ValidationRate,
@@ -21,9 +29,14 @@ __all__ = [
     "effective_rank",
     "expected_lost",
     "kendall",
+    "layer_feature_weights",
+    "participation_ratio",
     "pearson",
+    "rankme",
     "retrieval_metrics",
     "spearman",
+    "spectrum",
+    "stable_rank",
     "uniformity",
     "val_at_far",
     "verification_accuracy",

@@ -1,4 +1,4 @@
-"""How embeddings fill their space: alignment, uniformity and effective rank."""
+"""How embeddings fill their space: alignment and uniformity."""
 
 import math
 
@@ -107,35 +107,3 @@ def uniformity(x: Float[Tensor, "n d"], t: int | float = 2) -> float:
             sums.append(potential.flatten().logsumexp(dim=0))
     total = float(torch.stack(sums).logsumexp(dim=0))
     return min(total - math.log(n * (n - 1) / 2), 0.0)  # rounding must not leave the range
-
-
-@torch.no_grad()
-def effective_rank(x: Float[Tensor, "n d"]) -> float:
-    """How many dimensions the rows really use:  exp(-sum_i p_i log p_i),  p_i = s_i / sum_j s_j.
-
-    s are the singular values of ``x`` as it is, not centred; subtract the mean first for the rank
-    of the spread alone. Neither scale nor rotation matters.
-
-    Args:
-        x: one row per item.
-
-    Returns:
-        A float from 1 (all rows on one line) to min(n, d) (equal singular values), computed in
-        float64; 0.0 for a matrix of zeros or without entries.
-
-    Raises:
-        TypeError: if rows are not floating-point.
-        ValueError: for NaN or infinity.
-
-    Source: Roy and Vetterli 2007, The effective rank: a measure of effective dimensionality, eq. 4.
-
-    >>> round(effective_rank(torch.eye(5)), 6)
-    5.0
-    """
-    _check("effective_rank", x=x)
-    if x.numel() == 0:
-        return 0.0
-    wide = x.double()
-    values = torch.linalg.svdvals(wide / wide.abs().max().clamp(min=torch.finfo(wide.dtype).tiny))
-    p = values / values.sum().clamp(min=1.0)  # the largest entry is 1, so only zeros sum below 1
-    return float(torch.special.entr(p).sum().exp()) if values[0] > 0 else 0.0

@@ -2,6 +2,7 @@
 
 from embedkit.batch._chunks import Chunks
 from embedkit.batch.class_samplers import Episode, EpisodeSampler, PKSampler, split_episode
+from embedkit.batch.frequency import FrequencyEstimator
 from embedkit.batch.gradient_cache import GradientCache
 from embedkit.batch.memory import CrossBatchMemory, MemoryQueue
 from embedkit.batch.momentum import MomentumUpdate
@@ -14,6 +15,7 @@ __all__ = [
     "DomainBalancedSampler",
     "Episode",
     "EpisodeSampler",
+    "FrequencyEstimator",
     "GradientCache",
     "MemoryQueue",
     "MomentumUpdate",

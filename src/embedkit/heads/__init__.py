@@ -2,11 +2,16 @@
 
 from embedkit.heads.nested import MatryoshkaHead, truncate_embedding
 from embedkit.heads.pair import PairHead, pair_features, score_all_pairs
+from embedkit.heads.projection import ProjectionHead, ReweightingHead, SymmetricReLU, symmetric_relu
 
 __all__ = [
     "MatryoshkaHead",
     "PairHead",
+    "ProjectionHead",
+    "ReweightingHead",
+    "SymmetricReLU",
     "pair_features",
     "score_all_pairs",
+    "symmetric_relu",
     "truncate_embedding",
 ]

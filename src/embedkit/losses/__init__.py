@@ -22,7 +22,9 @@ from embedkit.losses.nested import MatryoshkaLoss
 from embedkit.losses.pairs.contrastive import InfoNCELoss, info_nce, info_nce_from_similarity
 from embedkit.losses.pairs.decoupled import DecoupledContrastiveLoss, decoupled_contrastive
 from embedkit.losses.pairs.ring import ring_info_nce
+from embedkit.losses.pairs.sampled_softmax import SampledSoftmaxLoss, sampled_softmax
 from embedkit.losses.pairs.sigmoid import SigmoidContrastiveLoss, sigmoid_contrastive
+from embedkit.losses.pairs.spectral import SpectralContrastiveLoss, spectral_contrastive_loss
 from embedkit.losses.pairs.supervised import SupConLoss, sup_con
 from embedkit.losses.pairs.weighted import (
     WeightedInfoNCELoss,
@@ -52,12 +54,14 @@ from embedkit.losses.scores.ordering import (
     cosent_loss,
 )
 from embedkit.losses.scores.preference import PROLoss, pro_loss
+from embedkit.losses.scores.ranking import BPRLoss, batch_l2_penalty, bpr_loss
 from embedkit.losses.scores.soft_labels import SoftLabelLoss, soft_label_cross_entropy
 from embedkit.losses.temperature import LearnableTemperature
 
 __all__ = [
     "AnglELoss",
     "ArcFaceLoss",
+    "BPRLoss",
     "BarlowTwinsLoss",
     "CircleLoss",
     "CoSENTLoss",
@@ -77,10 +81,12 @@ __all__ = [
     "ProxyAnchorLoss",
     "ProxyNCALoss",
     "RankKLLoss",
+    "SampledSoftmaxLoss",
     "ScoreRegressionLoss",
     "SigmoidContrastiveLoss",
     "SimilarityDistillationLoss",
     "SoftLabelLoss",
+    "SpectralContrastiveLoss",
     "SupConLoss",
     "TripletLoss",
     "VICRegLoss",
@@ -90,7 +96,9 @@ __all__ = [
     "arc_face",
     "barlow_twins",
     "batch_all_triplet_loss",
+    "batch_l2_penalty",
     "binary_margin",
+    "bpr_loss",
     "circle",
     "cos_face",
     "cosent_loss",
@@ -109,10 +117,12 @@ __all__ = [
     "proxy_nca",
     "rank_kl_loss",
     "ring_info_nce",
+    "sampled_softmax",
     "score_regression",
     "sigmoid_contrastive",
     "similarity_distillation",
     "soft_label_cross_entropy",
+    "spectral_contrastive_loss",
     "sup_con",
     "triplet_loss",
     "vicreg",

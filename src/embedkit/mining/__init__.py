@@ -9,6 +9,7 @@ from embedkit.mining.negatives import (
     mine_negatives,
     mine_negatives_from_similarity,
 )
+from embedkit.mining.sampling import PopularityNegativeSampler, UniformNegativeSampler
 from embedkit.mining.soft_weights import SoftNegativeWeight
 from embedkit.mining.triplets import (
     batch_hard_triplets,
@@ -23,7 +24,9 @@ __all__ = [
     "Activity",
     "MixedNegatives",
     "Negatives",
+    "PopularityNegativeSampler",
     "SoftNegativeWeight",
+    "UniformNegativeSampler",
     "batch_hard_triplets",
     "cluster_weights",
     "count_active",

@@ -55,7 +55,7 @@ def ring_info_nce(
         RuntimeError: without a process group, where a rank died, or on a second derivative.
 
     Source: Cheng et al. 2024, Breaking the Memory Barrier: Near Infinite Batch Size Scaling for
-    Contrastive Loss, sec. 3.3 (ring of devices).
+    Contrastive Loss, sec. 3.2 (ring of devices).
     Differs: a maximum is taken off before exp, any number of rows per rank, ids.
     """
     ranks = find_ranks("ring_info_nce", group)

@@ -55,7 +55,7 @@ def sigmoid_contrastive(
         ValueError: if shapes do not fit or ``temperature`` is not > 0.
         TypeError: if vectors are not floating or ids not integers.
 
-    Source: Zhai et al. 2023, Sigmoid Loss for Language Image Pre-Training, eq. 1.
+    Source: Zhai et al. 2023, Sigmoid Loss for Language Image Pre-Training, sec. 3.2.
     """
     if not isinstance(bias, Tensor):
         wide = torch.promote_types(query.dtype, torch.float32)
