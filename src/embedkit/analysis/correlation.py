@@ -45,7 +45,7 @@ def pearson(pred: Shaped[Tensor, " n"], target: Shaped[Tensor, " n"]) -> float:
         TypeError: for complex numbers.
         ValueError: for shapes that differ, more than one axis, NaN or infinity.
 
-    Source: Pearson 1895, Notes on Regression and Inheritance in the Case of Two Parents.
+    Source: Pearson 1895, Note on Regression and Inheritance in the Case of Two Parents.
     Differs: scipy.stats.pearsonr gives NaN for a constant side.
 
     >>> round(pearson(torch.tensor([0.9, 0.2, 0.5, 0.4]), torch.tensor([5, 1, 3, 3])), 6)

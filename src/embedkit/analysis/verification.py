@@ -41,7 +41,8 @@ def verification_rates(
         ValueError: if shapes differ.
         TypeError: if ``same`` is not bool.
 
-    Source: Schroff et al. 2015, FaceNet, eq. 5-6.
+    Source: Schroff et al. 2015, FaceNet: A Unified Embedding for Face Recognition and Clustering,
+    eq. 5-7.
     """
     _check(distance, same)
     rates = []
@@ -62,7 +63,8 @@ def val_at_far(
     Raises:
         ValueError: if shapes differ, there is no different pair, or ``far`` is not in [0, 1].
 
-    Source: Schroff et al. 2015, FaceNet, sec. 4 (VAL at a fixed FAR).
+    Source: Schroff et al. 2015, FaceNet: A Unified Embedding for Face Recognition and Clustering,
+    sec. 4 (VAL at a fixed FAR).
     """
     _check(distance, same)
     other = distance[~same].sort().values
@@ -87,7 +89,8 @@ def verification_accuracy(
     Raises:
         ValueError: if shapes differ, or there are fewer pairs than folds.
 
-    Source: Huang et al. 2007, Labeled Faces in the Wild, sec. 4 (10-fold accuracy).
+    Source: Huang et al. 2007, Labeled Faces in the Wild: A Database for Studying Face Recognition
+    in Unconstrained Environments, the accuracy over ten folds.
     """
     _check(distance, same)
     check_at_least("verification_accuracy", "folds", folds, 2)

@@ -132,7 +132,7 @@ class EpisodeSampler(BatchSchedule):
             ``num_ways`` classes with enough rows.
 
     Source: Vinyals et al. 2016, Matching Networks for One Shot Learning, sec. 2.2; Mendez-Ruiz et
-        al. 2023, SuSana Distancia is all you need, sampler of the released code.
+        al. 2023, SuSana Distancia is all you need, the released code's sampler.
     Differs: the released sampler draws support and query independently, so that a row may be both;
         here they are disjoint.
 
@@ -223,7 +223,7 @@ def split_episode(
     Raises:
         ValueError: if ``x`` does not have num_ways (num_shots + num_queries) rows.
 
-    Source: Mendez-Ruiz et al. 2023, SuSana Distancia is all you need, sampler of the released code.
+    Source: Mendez-Ruiz et al. 2023, SuSana Distancia is all you need, the released code's sampler.
 
     >>> split_episode(torch.randn(2 * (1 + 3), 8), 2, 1, 3).labels
     tensor([0, 0, 0, 1, 1, 1])

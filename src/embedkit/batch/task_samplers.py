@@ -41,8 +41,8 @@ class SingleTaskBatchSampler(BatchSchedule):
             that does not exist.
 
     Source: Zhang et al. 2025, CoDiEmb: A Collaborative yet Distinct Framework for Unified
-        Representation Learning in Information Retrieval and Semantic Textual Similarity, dynamic
-        sampler of the released code.
+        Representation Learning in Information Retrieval and Semantic Textual Similarity, the
+        dynamic sampler of the released code.
     Differs: the released code multiplies the global batch by the steps of gradient accumulation but
         consumes one part of it; here nothing is dropped beyond the tails. ``weights`` are ours.
 

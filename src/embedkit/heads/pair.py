@@ -87,8 +87,8 @@ class PairHead(nn.Module):
         ValueError: if a width is below 1, terms do not fit, or shapes differ.
         TypeError: if embeddings are not floating.
 
-    Source: Barkan et al. 2019, Distilled Sentence Embedding, the pair head; hidden size 512 as
-    in the released code.
+    Source: Barkan et al. 2019, Scalable Attentive Sentence-Pair Modeling via Distilled Sentence
+    Embedding, the pair head, with 512 hidden units as in the released code.
 
     >>> head = PairHead(4, hidden=[8])
     >>> head(torch.randn(3, 4), torch.randn(3, 4)).shape
@@ -168,7 +168,8 @@ def score_all_pairs(
         ValueError: if a width does not fit the head.
         TypeError: if embeddings are not floating.
 
-    Source: Barkan et al. 2019, Distilled Sentence Embedding, inference on pre-computed embeddings.
+    Source: Barkan et al. 2019, Scalable Attentive Sentence-Pair Modeling via Distilled Sentence
+    Embedding, the inference on pre-computed embeddings.
 
     >>> score_all_pairs(PairHead(4), torch.randn(2, 4), torch.randn(5, 4)).shape
     torch.Size([2, 5, 1])

@@ -1,12 +1,48 @@
 """Matryoshka training: one loss at several prefix widths of the same embedding."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from embedkit._checks import check_widths
+
+
+def check_dims(owner: str, dims: Sequence[int], width: int) -> None:
+    """Raise where ``dims`` exceed the width of the embeddings, warn where they end before it."""
+    if dims[-1] > width:
+        raise ValueError(f"{owner}: dims go up to {dims[-1]}, but embeddings have width {width}")
+    if dims[-1] < width:
+        warnings.warn(
+            f"{owner}: dims end at {dims[-1]}, so the last {width - dims[-1]} of {width} entries "
+            f"are not trained; add {width} to dims or narrow the head.",
+            stacklevel=3,
+        )
+
+
+def sum_over_widths(
+    loss: Callable[..., Tensor],
+    dims: Sequence[int],
+    weights: Sequence[float] | None,
+    tensors: Sequence[Any],
+    named: Mapping[str, Any],
+) -> Tensor:
+    """The sum that :class:`MatryoshkaLoss` describes, over ``dims`` that it has checked."""
+    if getattr(loss, "fuses_widths", False):
+        return loss(*tensors, **named, dims=list(dims), dim_weights=weights)
+    width = tensors[0].shape[-1]
+
+    def cut(value: Any, dim: int) -> Any:
+        embeds = isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 1
+        return value[..., :dim] if embeds and value.shape[-1] == width else value
+
+    total: Tensor | None = None
+    for dim, weight in zip(dims, weights or [1.0] * len(dims), strict=True):
+        part = loss(*(cut(t, dim) for t in tensors), **{k: cut(t, dim) for k, t in named.items()})
+        total = weight * part if total is None else total + weight * part
+    assert total is not None
+    return total
 
 
 class MatryoshkaLoss(nn.Module):
@@ -51,34 +87,8 @@ class MatryoshkaLoss(nn.Module):
 
     def forward(self, *tensors: Any, **named: Any) -> Tensor:
         """The sum over widths; arguments are those of the wrapped loss, embeddings first."""
-        width = tensors[0].shape[-1]
-        if self.dims[-1] > width:
-            raise ValueError(
-                f"MatryoshkaLoss: dims go up to {self.dims[-1]}, but embeddings have width {width}"
-            )
-        if self.dims[-1] < width:
-            warnings.warn(
-                f"MatryoshkaLoss: dims end at {self.dims[-1]}, so the last "
-                f"{width - self.dims[-1]} of {width} entries are not trained; add {width} to dims "
-                "or narrow the head.",
-                stacklevel=2,
-            )
-        if getattr(self.loss, "fuses_widths", False):
-            fused: Tensor = self.loss(*tensors, **named, dims=self.dims, dim_weights=self.weights)
-            return fused
-
-        def cut(value: Any, dim: int) -> Any:
-            embeds = isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 1
-            return value[..., :dim] if embeds and value.shape[-1] == width else value
-
-        total: Tensor | None = None
-        for dim, weight in zip(self.dims, self.weights or [1.0] * len(self.dims), strict=True):
-            part = self.loss(
-                *(cut(t, dim) for t in tensors), **{name: cut(t, dim) for name, t in named.items()}
-            )
-            total = weight * part if total is None else total + weight * part
-        assert total is not None
-        return total
+        check_dims("MatryoshkaLoss", self.dims, tensors[0].shape[-1])
+        return sum_over_widths(self.loss, self.dims, self.weights, tensors, named)
 
     def extra_repr(self) -> str:
         """What was asked for."""

@@ -43,7 +43,8 @@ def vicreg(
         ValueError: if the views differ in shape or ``eps`` is not > 0.
         TypeError: if they are not floating.
 
-    Source: Bardes et al. 2022, VICReg: Variance-Invariance-Covariance Regularization, eq. 1-6.
+    Source: Bardes et al. 2022, VICReg: Variance-Invariance-Covariance Regularization for
+    Self-Supervised Learning, eq. 1-6.
     Differs: invariance is divided by d, and the variance terms are averaged instead of added, as
     in the authors' code and in pytorch-metric-learning: the weights 25, 25, 1 belong to that form.
     """

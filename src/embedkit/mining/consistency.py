@@ -37,7 +37,8 @@ def ranking_consistency(
         ValueError: if shapes, sizes or indices do not fit, or embeddings are not finite.
         TypeError: if embeddings are not floating point or indices not integers.
 
-    Source: Zhao et al. 2025, KaLM-Embedding-V2, ranking-consistency filtering.
+    Source: Zhao et al. 2025, KaLM-Embedding-V2: Superior Training Techniques and Data Inspire A
+    Versatile Embedding Model, the ranking-consistency filter.
 
     >>> corpus = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
     >>> ranking_consistency(corpus[:1].repeat(3, 1), corpus, torch.tensor([0, 1, 2]), top_k=1)

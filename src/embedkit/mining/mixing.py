@@ -55,7 +55,8 @@ def mix_negative_pairs(
         ValueError: if shapes do not fit or ``num_mixed`` is negative.
         TypeError: if ``negative`` is not floating point or ``mask`` not bool.
 
-    Source: Zhao et al. 2025, KaLM-Embedding-V2, online hard-negative mixing (pair-wise).
+    Source: Zhao et al. 2025, KaLM-Embedding-V2: Superior Training Techniques and Data Inspire A
+    Versatile Embedding Model, the online hard-negative mixing (pair-wise).
 
     >>> negative = torch.randn(4, 3, 8)
     >>> mixed = mix_negative_pairs(negative)
@@ -109,7 +110,8 @@ def mix_negative_lists(
         ValueError: if shapes do not fit or ``temperature`` is not > 0.
         TypeError: if vectors are not floating point or ``mask`` not bool.
 
-    Source: Zhao et al. 2025, KaLM-Embedding-V2, online hard-negative mixing (list-wise).
+    Source: Zhao et al. 2025, KaLM-Embedding-V2: Superior Training Techniques and Data Inspire A
+    Versatile Embedding Model, the online hard-negative mixing (list-wise).
     Differs: the paper's temperature and the gradient of its weights could not be read.
     """
     check_floating("query", query)

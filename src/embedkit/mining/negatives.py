@@ -57,8 +57,8 @@ def likely_negatives(
         ValueError: if shapes or thresholds do not fit.
         TypeError: if similarities are not floating point.
 
-    Source: Moreira et al. 2024, NV-Retriever, positive-aware mining (TopK-Abs, TopK-MarginPos,
-    TopK-PercPos); Solatorio 2024, GISTEmbed (guide model).
+    Source: Moreira et al. 2024, NV-Retriever, sec. 3.1 (TopK-Abs, TopK-MarginPos, TopK-PercPos);
+    Solatorio 2024, GISTEmbed, the guide model.
     Differs: a share of |p| is taken off p, which for p >= 0 is the paper's product and for p < 0
     stays below the positive.
 
@@ -221,8 +221,9 @@ def mine_negatives(
         ValueError: if shapes, sizes or indices do not fit, or embeddings are not finite.
         TypeError: if embeddings are not floating point or indices not integers.
 
-    Source: Moreira et al. 2024, NV-Retriever, positive-aware mining; Lee et al. 2024, NV-Embed,
-    sec. 4.1; Zhao et al. 2025, KaLM-Embedding-V2 (rank window).
+    Source: Moreira et al. 2024, NV-Retriever, sec. 3.1; Lee et al. 2024, NV-Embed, sec. 4.1.1; Zhao
+    et al. 2025, KaLM-Embedding-V2: Superior Training Techniques and Data Inspire A Versatile
+    Embedding Model, the rank window.
     Differs: nothing is filled with random rows where a rank window holds too few.
 
     >>> corpus = torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, 1.0], [0.0, 1.0]])

@@ -52,7 +52,8 @@ def semihard_triplets(
         ValueError: if rows, widths and labels do not fit, or ``margin`` is not > 0.
         TypeError: if embeddings are not floating or labels not integers.
 
-    Source: Schroff et al. 2015, FaceNet, eq. 4.
+    Source: Schroff et al. 2015, FaceNet: A Unified Embedding for Face Recognition and Clustering,
+    eq. 4.
     """
     if not margin > 0:
         raise ValueError(
@@ -84,7 +85,8 @@ def hardest_triplets(
     Early in training these may pull everything to one point: start with
     :func:`semihard_triplets`.
 
-    Source: Schroff et al. 2015, FaceNet, sec. 3.2.
+    Source: Schroff et al. 2015, FaceNet: A Unified Embedding for Face Recognition and Clustering,
+    sec. 3.2.
     """
 
     def choose(distance: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, ...]:
@@ -106,7 +108,7 @@ def batch_hard_triplets(
 ) -> Int[Tensor, "t 3"]:
     """One triplet per anchor: its farthest positive and its closest negative.
 
-    Source: Hermans et al. 2017, In Defense of the Triplet Loss, eq. 5.
+    Source: Hermans et al. 2017, In Defense of the Triplet Loss for Person Re-Identification, eq. 5.
     """
 
     def choose(distance: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, ...]:
@@ -144,7 +146,8 @@ def harmonic_triplets(
         ValueError: if shapes differ or ``margin`` is not > 0.
         TypeError: if embeddings are not floating or labels not integers.
 
-    Source: Schroff et al. 2015, FaceNet, appendix A (harmonic embeddings).
+    Source: Schroff et al. 2015, FaceNet: A Unified Embedding for Face Recognition and Clustering,
+    sec. 7 (the appendix on harmonic embeddings).
     Differs: the paper draws which versions meet and does not say how negatives are chosen; here
     they are semi-hard within the pool.
     """

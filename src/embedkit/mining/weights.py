@@ -43,7 +43,8 @@ def focal_weights(
         ValueError: if ``gamma`` is negative or not finite, or ``rows`` has not one axis.
         TypeError: if ``rows`` is not floating point.
 
-    Source: Zhao et al. 2025, KaLM-Embedding-V2, focal-style reweighting.
+    Source: Zhao et al. 2025, KaLM-Embedding-V2: Superior Training Techniques and Data Inspire A
+    Versatile Embedding Model, the focal-style reweighting.
     Differs: the paper does not say whether the weight is a constant; here it is unless asked.
     """
     check_floating("rows", rows, 'Pass a loss with reduction="none".')
@@ -107,7 +108,7 @@ def cluster_weights(
         TypeError: if cluster numbers are not integers.
 
     Source: Yu et al. 2022, Heterogeneous Graph Contrastive Learning with Meta-path Contexts and
-    Adaptively Weighted Negative Samples (MEOW), hard weights.
+    Adaptively Weighted Negative Samples, the hard weights of MEOW.
 
     >>> cluster_weights(torch.tensor([[0, 0, 1], [0, 1, 1]]))
     tensor([[0., 1., 2.],

@@ -44,7 +44,8 @@ def batch_all_triplet_loss(
         TypeError: if embeddings are not floating or labels not integers.
         RuntimeError: on a second derivative.
 
-    Source: Hermans et al. 2017, In Defense of the Triplet Loss, eq. 6 (batch all).
+    Source: Hermans et al. 2017, In Defense of the Triplet Loss for Person Re-Identification, eq. 6
+    (batch all).
     Differs: all triplets of the batch are summed by sorting, not enumerated.
     """
     check_floating("embeddings", embeddings)

@@ -91,7 +91,7 @@ def proto_triplet_loss(
         ValueError, TypeError: if shapes, kinds or margin do not fit, or there is one prototype.
         IndexError: if a label names no prototype.
 
-    Source: Mendez-Ruiz et al. 2023, SuSana Distancia is all you need, Proto-Triplet loss.
+    Source: Mendez-Ruiz et al. 2023, SuSana Distancia is all you need, the Proto-Triplet loss.
     """
     _check_pair(query, prototypes, "query", "prototypes")
     _check_labels("labels", labels, query.shape[0])
@@ -202,8 +202,8 @@ def icnn_score(
         ValueError, TypeError: if shapes, kinds or sizes do not fit, or one of reference and its
             labels is missing.
 
-    Source: Mendez-Ruiz et al. 2023, SuSana Distancia is all you need, ICNN loss as in the
-    released code.
+    Source: Mendez-Ruiz et al. 2023, SuSana Distancia is all you need, the ICNN loss as in
+    the released code.
     Differs: with a reference every neighbour counts (the released code drops the nearest, meant
     for the row itself). Counts instead of small constants guard the divisions. The variance part,
     switched off in the released code, is left out.

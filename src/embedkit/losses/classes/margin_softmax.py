@@ -47,8 +47,8 @@ def arc_face(
             device reports that).
         TypeError: if embeddings are not floating or labels not integers.
 
-    Source: Deng et al. 2019, ArcFace: Additive Angular Margin Loss, eq. 3; the continuation is that
-    of the authors' code.
+    Source: Deng et al. 2019, ArcFace: Additive Angular Margin Loss for Deep Face Recognition,
+    eq. 3; the continuation is that of the authors' code.
     Differs: pytorch-metric-learning takes the margin in degrees (28.6 there is 0.5 here) and
     stores the logits. No arc cosine: cos(angle + margin) = cos cos(margin) - sin sin(margin), with
     sin^2 held at the resolution of the dtype or above, so that a row that lies on its class
@@ -75,7 +75,7 @@ def cos_face(
     scale * (cos - margin). Arguments, memory and errors as in :func:`arc_face`, but ``margin`` is
     in units of the cosine, >= 0.
 
-    Source: Wang et al. 2018, CosFace: Large Margin Cosine Loss, eq. 4.
+    Source: Wang et al. 2018, CosFace: Large Margin Cosine Loss for Deep Face Recognition, eq. 4.
     """
     _check_difference("cos_face", margin)
 

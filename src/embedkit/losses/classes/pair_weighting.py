@@ -54,7 +54,8 @@ def multi_similarity(
         ValueError: if shapes do not fit or a scale is not > 0.
         TypeError: if embeddings are not floating or labels not integers.
 
-    Source: Wang et al. 2019, Multi-Similarity Loss with General Pair Weighting, eq. 11-15.
+    Source: Wang et al. 2019, Multi-Similarity Loss with General Pair Weighting for Deep Metric
+    Learning, the mining and the loss.
     Differs: the threshold is 0.5, as in the authors' code and in pytorch-metric-learning; the
     text has 1. ``mining_margin=None`` is the latter's MultiSimilarityLoss alone, 0.1 adds its
     MultiSimilarityMiner.
@@ -111,7 +112,8 @@ def circle(
         ValueError: if shapes do not fit or ``scale`` is not > 0.
         TypeError: if embeddings are not floating or labels not integers.
 
-    Source: Sun et al. 2020, Circle Loss, eq. 6 (pairwise labels), with eq. 5 and 8.
+    Source: Sun et al. 2020, Circle Loss: A Unified Perspective of Pair Similarity Optimization,
+    eq. 6 with the weights of eq. 5 and the choice of margins that gives eq. 8.
     Differs: pytorch-metric-learning's mean leaves out rows whose loss is exactly 0.
     """
     check_positive("circle", "scale", scale, _SCALE)

@@ -43,7 +43,8 @@ def proxy_nca(
             (on a GPU the device reports that).
         TypeError: if embeddings are not floating or labels not integers.
 
-    Source: Teh et al. 2020, ProxyNCA++, eq. 6-7.
+    Source: Teh et al. 2020, ProxyNCA++: Revisiting and Revitalizing Proxy Neighborhood Component
+    Analysis, the proxy assignment probability with low temperature.
     Differs: the original ProxyNCA (Movshovitz-Attias et al. 2017) leaves the own proxy out of the
     denominator; that is :func:`decoupled_contrastive` against the proxies with temperature 0.5.
     pytorch-metric-learning's ``softmax_scale`` is 1 / temperature and starts at 1.

@@ -62,9 +62,10 @@ def triplet_loss(
         TypeError: if embeddings are not floating or triplets not integers.
         IndexError: if a triplet names a row that is not there (on a GPU the device reports that).
 
-    Source: Schroff et al. 2015, FaceNet, eq. 1-3; Hermans et al. 2017, In Defense of the Triplet
-    Loss, sec. 2 (soft margin); Balntas et al. 2016, Learning local feature descriptors with
-    triplets, sec. 2 (swap).
+    Source: Schroff et al. 2015, FaceNet: A Unified Embedding for Face Recognition and Clustering,
+    eq. 1-3; Hermans et al. 2017, In Defense of the Triplet Loss for Person Re-Identification, sec.
+    2 (soft margin); Balntas et al. 2016, Learning local feature descriptors with triplets and
+    shallow convolutional neural networks, the anchor swap.
     """
     check_floating("embeddings", embeddings)
     check_ndim("embeddings", embeddings, "b d")

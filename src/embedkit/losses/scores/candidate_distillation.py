@@ -72,7 +72,8 @@ def similarity_distillation(
         ValueError: if shapes differ or ``temperature`` is not > 0.
         TypeError: if ``student`` is not floating or ``mask`` is not bool.
 
-    Source: Zhao et al. 2025, KaLM-Embedding-V2, its contrastive distillation.
+    Source: Zhao et al. 2025, KaLM-Embedding-V2: Superior Training Techniques and Data Inspire A
+    Versatile Embedding Model, the contrastive distillation.
     Differs: no factor t^2 (sentence-transformers' DistillKLDivLoss has one).
     """
     check_positive("similarity_distillation", "temperature", temperature, _SCORES_HINT)
@@ -162,7 +163,7 @@ def margin_mse(
         TypeError: if scores are not floating or ``mask`` is not bool.
 
     Source: Hofstätter et al. 2020, Improving Efficient Neural Ranking Models with
-    Cross-Architecture Knowledge Distillation, eq. 2.
+    Cross-Architecture Knowledge Distillation, the Margin-MSE loss.
     """
     check_floating("positive", positive)
     check_floating("negative", negative)

@@ -48,7 +48,8 @@ def pearson_loss(
         TypeError: if ``pred`` is not floating.
 
     Source: Zhang et al. 2025, CoDiEmb: A Collaborative yet Distinct Framework for Unified
-    Representation Learning, the Pearson term of its similarity loss.
+    Representation Learning in Information Retrieval and Semantic Textual Similarity, the Pearson
+    term of its similarity loss.
     Differs: ``eps`` bounds the variance from below, in place of the denominator; above it the
     coefficient is exact.
     """
@@ -125,8 +126,9 @@ def rank_kl_loss(
         ValueError: if shapes differ, ``temperature`` is not > 0, or ``reduction`` is another.
         TypeError: if ``pred`` is not floating.
 
-    Source: Zhang et al. 2025, CoDiEmb, the rank KL term of its similarity loss; "mean" is its
-    released code.
+    Source: Zhang et al. 2025, CoDiEmb: A Collaborative yet Distinct Framework for Unified
+    Representation Learning in Information Retrieval and Semantic Textual Similarity, the rank KL
+    term of its similarity loss, where "mean" is the released code.
     Differs: a list of equal targets gives 0, not the divergence from the uniform distribution.
     """
     check_positive("rank_kl_loss", "temperature", temperature, TEMPERATURE_HINT)

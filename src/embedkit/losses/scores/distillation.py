@@ -62,7 +62,7 @@ def binary_margin(logits: Float[Tensor, "b two"]) -> Float[Tensor, " b"]:
         ValueError: if ``logits`` is not (b, 2).
 
     Source: Barkan et al. 2019, Scalable Attentive Sentence-Pair Modeling via Distilled Sentence
-    Embedding, as its released code distils binary tasks.
+    Embedding, the released code for binary tasks.
 
     >>> binary_margin(torch.tensor([[-1.0, 2.0]]))
     tensor([3.])
@@ -99,7 +99,8 @@ def score_regression(
             compare every row with every other.
         TypeError: if ``student`` is not floating.
 
-    Source: Barkan et al. 2019, Distilled Sentence Embedding, its logit loss.
+    Source: Barkan et al. 2019, Scalable Attentive Sentence-Pair Modeling via Distilled Sentence
+    Embedding, the logit loss.
     """
     s, t = _pair(student, teacher)
     return _everyone((s - t).square().sum(dim=1), weight, reduction)
@@ -137,7 +138,8 @@ def logit_distillation(
         ValueError: if shapes or the task do not fit, or ``alpha`` is outside [0, 1].
         TypeError: if ``student`` is not floating, or "classes" are not integers.
 
-    Source: Barkan et al. 2019, Distilled Sentence Embedding, the training objective.
+    Source: Barkan et al. 2019, Scalable Attentive Sentence-Pair Modeling via Distilled Sentence
+    Embedding, the training objective.
     """
     _check_alpha("logit_distillation", alpha)
     check_choice("logit_distillation", "task", task, _TASKS)

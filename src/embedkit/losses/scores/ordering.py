@@ -94,9 +94,9 @@ def angle_similarity(query: Float[Tensor, "n d"], key: Float[Tensor, "n d"]) -> 
         ValueError: if shapes differ or the width is odd.
         TypeError: if rows are not floating.
 
-    Source: Li and Li 2023, AnglE-optimized Text Embeddings, sec. 3.4, as its released code
-    computes it.
-    Differs: equation 3 of the paper subtracts in the opposite order. An odd width is an error; some
+    Source: Li and Li 2023, AnglE-optimized Text Embeddings, the angle objective as its released
+    code computes it.
+    Differs: the paper's formula subtracts in the opposite order. An odd width is an error; some
     code pads a zero, which pairs coordinates differently.
 
     >>> angle_similarity(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1.0]]))
@@ -142,7 +142,7 @@ def angle_loss(
         ValueError: if shapes do not fit, the width is odd, or ``temperature`` is not > 0.
         TypeError: if embeddings are not floating.
 
-    Source: Li and Li 2023, AnglE-optimized Text Embeddings, sec. 3.4.
+    Source: Li and Li 2023, AnglE-optimized Text Embeddings, the angle objective.
     """
     check_positive("angle_loss", "temperature", temperature, _ANGLE_HINT)
     return cosent_loss(angle_similarity(query, key), target, temperature=temperature)

@@ -45,8 +45,8 @@ def pro_loss(
         TypeError: if ``pred`` is not floating.
         RuntimeError: on a second derivative.
 
-    Source: Song et al. 2023, Preference Ranking Optimization for Human Alignment, eq. 7, as
-    Zhang et al. 2025, CoDiEmb, applies it to graded similarity.
+    Source: Song et al. 2023, Preference Ranking Optimization for Human Alignment, the
+    differentiated contrast, as Zhang et al. 2025, CoDiEmb, applies it to graded similarity.
     """
     check_positive("pro_loss", "temperature", temperature, TEMPERATURE_HINT)
     check_positive("pro_loss", "eps", eps, _EPS_HINT)
