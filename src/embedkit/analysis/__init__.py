@@ -3,7 +3,9 @@
 from embedkit.analysis.collisions import CollisionReport, collision_report, expected_lost
 from embedkit.analysis.correlation import kendall, pearson, spearman
 from embedkit.analysis.isotropy import alignment, uniformity
+from embedkit.analysis.label_retrieval import LabelRetrieval, label_retrieval_metrics
 from embedkit.analysis.layers import layer_feature_weights
+from embedkit.analysis.probes import ClusteringScores, clustering_scores, knn_probe, linear_probe
 from embedkit.analysis.retrieval import retrieval_metrics
 from embedkit.analysis.spectrum import (
     effective_rank,
@@ -21,15 +23,21 @@ from embedkit.analysis.verification import (
 )
 
 __all__ = [
+    "ClusteringScores",
     "CollisionReport",
     "FoldAccuracy",
+    "LabelRetrieval",
     "ValidationRate",
     "alignment",
+    "clustering_scores",
     "collision_report",
     "effective_rank",
     "expected_lost",
     "kendall",
+    "knn_probe",
+    "label_retrieval_metrics",
     "layer_feature_weights",
+    "linear_probe",
     "participation_ratio",
     "pearson",
     "rankme",
