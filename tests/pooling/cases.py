@@ -1,4 +1,5 @@
 import torch
+from pooling.cases_sparse import CASES as SPARSE
 
 from embedkit.pooling import (
     AttentionPool,
@@ -27,6 +28,7 @@ POOLS = {
     MaxPool: (MaxPool, tokens_and_mask),
     FirstTokenPool: (FirstTokenPool, tokens_and_mask),
     LastTokenPool: (LastTokenPool, tokens_and_mask),
+    **SPARSE,
     PositionWeightedPool: (PositionWeightedPool, tokens_and_mask),
     AttentionPool: (attention_pool, tokens_and_mask),
     LatentAttentionPool: (

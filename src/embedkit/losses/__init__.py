@@ -56,6 +56,7 @@ from embedkit.losses.scores.ordering import (
 from embedkit.losses.scores.preference import PROLoss, pro_loss
 from embedkit.losses.scores.ranking import BPRLoss, batch_l2_penalty, bpr_loss
 from embedkit.losses.scores.soft_labels import SoftLabelLoss, soft_label_cross_entropy
+from embedkit.losses.sparsity import flops_regularizer, l1_regularizer
 from embedkit.losses.temperature import LearnableTemperature
 
 __all__ = [
@@ -103,9 +104,11 @@ __all__ = [
     "cos_face",
     "cosent_loss",
     "decoupled_contrastive",
+    "flops_regularizer",
     "icnn_score",
     "info_nce",
     "info_nce_from_similarity",
+    "l1_regularizer",
     "logit_distillation",
     "margin_mse",
     "multi_similarity",

@@ -2,6 +2,7 @@
 
 from embedkit.ops.collectives import gather_rows
 from embedkit.ops.hashing import splitmix64, stable_hash, stable_string_hash
+from embedkit.ops.late_interaction import max_sim
 from embedkit.ops.masked import accumulation_dtype, masked_mean, masked_softmax, zero_padding
 from embedkit.ops.pairwise import normalize
 from embedkit.ops.ranks import average_ranks
@@ -19,6 +20,7 @@ __all__ = [
     "gather_rows",
     "masked_mean",
     "masked_softmax",
+    "max_sim",
     "normalize",
     "segment_ids",
     "segment_max",

@@ -19,6 +19,7 @@ from embedkit.pooling.positions import (
     instruction_mask,
     position_weighted_pool,
 )
+from embedkit.pooling.sparse import SparsePool, sparse_pool
 
 __all__ = [
     "AttentionPool",
@@ -29,6 +30,7 @@ __all__ = [
     "MaxPool",
     "MeanPool",
     "PositionWeightedPool",
+    "SparsePool",
     "attention_pool",
     "first_token_pool",
     "instruction_mask",
@@ -38,4 +40,5 @@ __all__ = [
     "max_pool",
     "mean_pool",
     "position_weighted_pool",
+    "sparse_pool",
 ]
