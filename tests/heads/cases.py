@@ -1,4 +1,5 @@
 import torch
+from heads.cases_nested_classifier import CASES as NESTED_CLASSIFIER
 from heads.cases_pair import CASES as PAIR
 from heads.cases_projection import CASES as PROJECTION
 
@@ -6,6 +7,7 @@ from embedkit.heads import MatryoshkaHead
 
 CASES = {
     MatryoshkaHead: (lambda: MatryoshkaHead(6, dims=[2, 4, 8]), lambda b: (torch.randn(b, 6),)),
+    **NESTED_CLASSIFIER,
     **PAIR,
     **PROJECTION,
 }

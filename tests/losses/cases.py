@@ -2,6 +2,7 @@
 
 import torch
 from losses.cases_classics import CASES as CLASSICS
+from losses.cases_depth import CASES as DEPTH
 from losses.cases_distillation import CASES as DISTILLATION
 from losses.cases_few_shot import CASES as FEW_SHOT
 from losses.cases_order import CASES as ORDER
@@ -49,6 +50,7 @@ CASES = {
         {"empty_batch": "it takes no batch", "moves": "it takes no input"},
     ),
     **CLASSICS,
+    **DEPTH,
     **DISTILLATION,
     **FEW_SHOT,
     **ORDER,

@@ -18,7 +18,22 @@ from embedkit.losses.classes.pair_weighting import (
 )
 from embedkit.losses.classes.proxy import ProxyAnchorLoss, ProxyNCALoss, proxy_anchor, proxy_nca
 from embedkit.losses.classes.triplet import TripletLoss, triplet_loss
+from embedkit.losses.depth.adaptive import (
+    AdaptiveLayerLoss,
+    Matryoshka2dLoss,
+    adaptive_layer,
+    layer_weights,
+)
+from embedkit.losses.depth.alignment import EmbeddingAlignmentLoss, embedding_alignment
+from embedkit.losses.depth.espresso import (
+    EspressoLoss,
+    learn_to_compress,
+    learn_to_express,
+    pca_compress,
+)
+from embedkit.losses.depth.sizes import LayerDimPairsLoss, layer_dim_pairs
 from embedkit.losses.nested import MatryoshkaLoss
+from embedkit.losses.nested_classifier import MatryoshkaCrossEntropyLoss, matryoshka_cross_entropy
 from embedkit.losses.pairs.contrastive import InfoNCELoss, info_nce, info_nce_from_similarity
 from embedkit.losses.pairs.decoupled import DecoupledContrastiveLoss, decoupled_contrastive
 from embedkit.losses.pairs.ring import ring_info_nce
@@ -60,6 +75,7 @@ from embedkit.losses.sparsity import flops_regularizer, l1_regularizer
 from embedkit.losses.temperature import LearnableTemperature
 
 __all__ = [
+    "AdaptiveLayerLoss",
     "AnglELoss",
     "ArcFaceLoss",
     "BPRLoss",
@@ -68,12 +84,17 @@ __all__ = [
     "CoSENTLoss",
     "CosFaceLoss",
     "DecoupledContrastiveLoss",
+    "EmbeddingAlignmentLoss",
+    "EspressoLoss",
     "ICNNLoss",
     "ICNNScore",
     "InfoNCELoss",
+    "LayerDimPairsLoss",
     "LearnableTemperature",
     "LogitDistillationLoss",
     "MarginMSELoss",
+    "Matryoshka2dLoss",
+    "MatryoshkaCrossEntropyLoss",
     "MatryoshkaLoss",
     "MultiSimilarityLoss",
     "PROLoss",
@@ -92,6 +113,7 @@ __all__ = [
     "TripletLoss",
     "VICRegLoss",
     "WeightedInfoNCELoss",
+    "adaptive_layer",
     "angle_loss",
     "angle_similarity",
     "arc_face",
@@ -104,14 +126,21 @@ __all__ = [
     "cos_face",
     "cosent_loss",
     "decoupled_contrastive",
+    "embedding_alignment",
     "flops_regularizer",
     "icnn_score",
     "info_nce",
     "info_nce_from_similarity",
     "l1_regularizer",
+    "layer_dim_pairs",
+    "layer_weights",
+    "learn_to_compress",
+    "learn_to_express",
     "logit_distillation",
     "margin_mse",
+    "matryoshka_cross_entropy",
     "multi_similarity",
+    "pca_compress",
     "pearson_loss",
     "pro_loss",
     "proto_triplet_loss",

@@ -1,0 +1,1 @@
+"""Depth: the states after several layers, each trained to serve as an embedding."""
