@@ -17,6 +17,7 @@ __all__ = [
     "plots",
     "pooling",
     "search",
+    "surgery",
     "tables",
     "testing",
 ]
