@@ -5,10 +5,11 @@ tuple of forward's arguments for batch size b. Each package has its own part, jo
 """
 
 from batch.cases import CASES as BATCH
+from geometry.cases_isotropy import CASES as GEOMETRY
 from heads.cases import CASES as HEADS
 from losses.cases import CASES as LOSSES
 from mining.cases import CASES as MINING
 from pooling.cases import CASES as POOLING
 from tables.cases import CASES as TABLES
 
-CASES = {**TABLES, **POOLING, **HEADS, **LOSSES, **BATCH, **MINING}
+CASES = {**TABLES, **POOLING, **HEADS, **LOSSES, **BATCH, **MINING, **GEOMETRY}

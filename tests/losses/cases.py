@@ -5,6 +5,7 @@ from losses.cases_classics import CASES as CLASSICS
 from losses.cases_depth import CASES as DEPTH
 from losses.cases_distillation import CASES as DISTILLATION
 from losses.cases_few_shot import CASES as FEW_SHOT
+from losses.cases_frozen_prototypes import CASES as FROZEN_PROTOTYPES
 from losses.cases_order import CASES as ORDER
 from losses.cases_recommendation import CASES as RECOMMENDATION
 from losses.cases_spectral import CASES as SPECTRAL
@@ -53,6 +54,7 @@ CASES = {
     **DEPTH,
     **DISTILLATION,
     **FEW_SHOT,
+    **FROZEN_PROTOTYPES,
     **ORDER,
     **RECOMMENDATION,
     **SPECTRAL,

@@ -2,7 +2,7 @@
 
 from embedkit.analysis.collisions import CollisionReport, collision_report, expected_lost
 from embedkit.analysis.correlation import kendall, pearson, spearman
-from embedkit.analysis.isotropy import alignment, uniformity
+from embedkit.analysis.isotropy import alignment, isotropy_score, mean_cosine, uniformity
 from embedkit.analysis.label_retrieval import LabelRetrieval, label_retrieval_metrics
 from embedkit.analysis.layers import layer_feature_weights
 from embedkit.analysis.probes import ClusteringScores, clustering_scores, knn_probe, linear_probe
@@ -33,11 +33,13 @@ __all__ = [
     "collision_report",
     "effective_rank",
     "expected_lost",
+    "isotropy_score",
     "kendall",
     "knn_probe",
     "label_retrieval_metrics",
     "layer_feature_weights",
     "linear_probe",
+    "mean_cosine",
     "participation_ratio",
     "pearson",
     "rankme",

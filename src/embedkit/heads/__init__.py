@@ -1,5 +1,6 @@
 """A vector in, a vector out: what stands between an encoder and its loss."""
 
+from embedkit.heads.lexicon import entry_embeddings
 from embedkit.heads.nested import MatryoshkaHead, truncate_embedding
 from embedkit.heads.nested_classifier import MatryoshkaClassifier
 from embedkit.heads.pair import PairHead, pair_features, score_all_pairs
@@ -12,6 +13,7 @@ __all__ = [
     "ProjectionHead",
     "ReweightingHead",
     "SymmetricReLU",
+    "entry_embeddings",
     "pair_features",
     "score_all_pairs",
     "symmetric_relu",

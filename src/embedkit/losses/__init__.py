@@ -9,6 +9,10 @@ from embedkit.losses.classes.few_shot import (
     proto_triplet_loss,
     prototypical_logits,
 )
+from embedkit.losses.classes.frozen_prototypes import (
+    PrototypeCrossEntropyLoss,
+    prototype_cross_entropy,
+)
 from embedkit.losses.classes.margin_softmax import ArcFaceLoss, CosFaceLoss, arc_face, cos_face
 from embedkit.losses.classes.pair_weighting import (
     CircleLoss,
@@ -100,6 +104,7 @@ __all__ = [
     "PROLoss",
     "PearsonLoss",
     "ProtoTripletLoss",
+    "PrototypeCrossEntropyLoss",
     "ProxyAnchorLoss",
     "ProxyNCALoss",
     "RankKLLoss",
@@ -144,6 +149,7 @@ __all__ = [
     "pearson_loss",
     "pro_loss",
     "proto_triplet_loss",
+    "prototype_cross_entropy",
     "prototypical_logits",
     "proxy_anchor",
     "proxy_nca",

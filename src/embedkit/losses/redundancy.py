@@ -5,8 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from embedkit._checks import check_floating, check_ndim, check_positive, check_same_shape
-from embedkit.losses._precision import full_precision
 from embedkit.ops import accumulation_dtype, normalize
+from embedkit.ops._precision import full_precision
 
 _VIEWS = "Row i of one view goes with row i of the other."
 

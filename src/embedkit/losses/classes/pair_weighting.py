@@ -9,10 +9,10 @@ from torch.nn.functional import softplus
 
 from embedkit._checks import check_choice, check_floating, check_ndim, check_positive
 from embedkit.losses._matches import match_counts, resolve_labels
-from embedkit.losses._precision import full_precision
 from embedkit.losses._reduce import Reduction, reduce_rows
 from embedkit.losses._row_blocks import map_row_blocks
 from embedkit.ops import accumulation_dtype, normalize
+from embedkit.ops._precision import full_precision
 
 _SCALE = "It multiplies the cosines."
 _ENTRIES = 2**22  # of a block of cosines

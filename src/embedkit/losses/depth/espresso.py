@@ -8,12 +8,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from embedkit._checks import check_at_least, check_floating, check_ndim, check_positive
-from embedkit.losses._precision import full_precision
 from embedkit.losses.depth._layers import Layers, Weighting, check_states, check_weighting
 from embedkit.losses.depth.adaptive import layer_weights
 from embedkit.losses.depth.alignment import embedding_alignment
 from embedkit.losses.nested import sum_over_widths
 from embedkit.ops import accumulation_dtype
+from embedkit.ops._precision import full_precision
 
 
 def _check_dim(owner: str, dim: int, width: int) -> None:

@@ -5,9 +5,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from embedkit._checks import check_choice, check_floating, check_ndim, check_same_shape
-from embedkit.losses._precision import full_precision
 from embedkit.losses._reduce import Reduction, reduce_rows
 from embedkit.ops import accumulation_dtype
+from embedkit.ops._precision import full_precision
 
 
 def spectral_contrastive_loss(

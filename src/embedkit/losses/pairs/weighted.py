@@ -16,11 +16,11 @@ from embedkit._checks import (
     check_same_shape,
 )
 from embedkit.losses._matches import match_counts, resolve_ids
-from embedkit.losses._precision import full_precision
 from embedkit.losses._reduce import Reduction, reduce_rows
 from embedkit.losses._row_blocks import map_row_blocks
 from embedkit.losses.temperature import check_temperature, current
 from embedkit.ops import accumulation_dtype, normalize
+from embedkit.ops._precision import full_precision
 
 PairWeight = Callable[[Tensor, Tensor], Tensor]
 _ENTRIES = 2**20  # of a block: a learned weight builds several matrices of that size
