@@ -1,5 +1,6 @@
 import torch
 from heads.cases_nested_classifier import CASES as NESTED_CLASSIFIER
+from heads.cases_next_sentence import CASES as NEXT_SENTENCE
 from heads.cases_pair import CASES as PAIR
 from heads.cases_projection import CASES as PROJECTION
 
@@ -8,6 +9,7 @@ from embedkit.heads import MatryoshkaHead
 CASES = {
     MatryoshkaHead: (lambda: MatryoshkaHead(6, dims=[2, 4, 8]), lambda b: (torch.randn(b, 6),)),
     **NESTED_CLASSIFIER,
+    **NEXT_SENTENCE,
     **PAIR,
     **PROJECTION,
 }

@@ -8,6 +8,7 @@ from losses.cases_few_shot import CASES as FEW_SHOT
 from losses.cases_frozen_prototypes import CASES as FROZEN_PROTOTYPES
 from losses.cases_order import CASES as ORDER
 from losses.cases_recommendation import CASES as RECOMMENDATION
+from losses.cases_sequence import CASES as SEQUENCE
 from losses.cases_spectral import CASES as SPECTRAL
 
 from embedkit.losses import (
@@ -57,5 +58,6 @@ CASES = {
     **FROZEN_PROTOTYPES,
     **ORDER,
     **RECOMMENDATION,
+    **SEQUENCE,
     **SPECTRAL,
 }

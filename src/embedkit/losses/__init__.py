@@ -75,6 +75,7 @@ from embedkit.losses.scores.ordering import (
 from embedkit.losses.scores.preference import PROLoss, pro_loss
 from embedkit.losses.scores.ranking import BPRLoss, batch_l2_penalty, bpr_loss
 from embedkit.losses.scores.soft_labels import SoftLabelLoss, soft_label_cross_entropy
+from embedkit.losses.sequence import SequenceCrossEntropyLoss, sequence_cross_entropy
 from embedkit.losses.sparsity import flops_regularizer, l1_regularizer
 from embedkit.losses.temperature import LearnableTemperature
 
@@ -110,6 +111,7 @@ __all__ = [
     "RankKLLoss",
     "SampledSoftmaxLoss",
     "ScoreRegressionLoss",
+    "SequenceCrossEntropyLoss",
     "SigmoidContrastiveLoss",
     "SimilarityDistillationLoss",
     "SoftLabelLoss",
@@ -157,6 +159,7 @@ __all__ = [
     "ring_info_nce",
     "sampled_softmax",
     "score_regression",
+    "sequence_cross_entropy",
     "sigmoid_contrastive",
     "similarity_distillation",
     "soft_label_cross_entropy",
