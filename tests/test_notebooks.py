@@ -7,7 +7,14 @@ import matplotlib as mpl
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "examples").glob("*.ipynb"))
-each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+SLOW = {"text_embeddings"}  # a dozen models, each for a few steps
+each = pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=[pytest.mark.slow] if path.stem in SLOW else [], id=path.stem)
+        for path in NOTEBOOKS
+    ],
+)
 
 
 def code_cells(path):

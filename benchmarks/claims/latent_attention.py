@@ -1,16 +1,25 @@
-"""Lee et al. 2024: latent attention pooling against mean pooling, on a synthetic task.
+"""Lee et al. 2024: latent attention pooling against mean pooling, on key tokens and definitions.
 
-Each sequence holds 8 to 24 noise tokens and one of 8 key tokens at a random place; the label is
-the key. Token vectors are random, frozen and of width 16; a linear classifier reads the pooled
-vector. This shows what the pool can express, not what it does for text. All pools see the same
-data, order and epochs; each takes the better of two learning rates on a validation set; accuracies
-are on a test set that nothing else touches. Beside mean pooling: mean pooling followed by a
-feed-forward of as many parameters as the pool, attention pooling, and the pool with one latent,
-where attention is constant and what remains is its feed-forward on every token.
+Key tokens, synthetic. Each sequence holds 8 to 24 noise tokens and one of 8 key tokens at a random
+place; the label is the key. Token vectors are random, frozen and of width 16; a linear classifier
+reads the pooled vector. This shows what the pool can express. All pools see the same data, order
+and epochs; each takes the better of two learning rates on a validation set; accuracies are on a
+test set that nothing else touches. Beside mean pooling: mean pooling followed by a feed-forward of
+as many parameters as the pool, attention pooling, and the pool with one latent, where attention is
+constant and what remains is its feed-forward on every token.
 
-Rule: "partly" if latent attention is above mean pooling and above mean pooling with a feed-forward
-by more than 0.3 for every seed; "yes" if it is also above the pool with one latent by more than
-0.01 on average, so that the dictionary itself is seen to help; otherwise "no".
+Definitions. 12,000 nouns of WordNet, drawn anew for each seed; from a definition (16 words at most)
+find its entry, that is the words of its names, among all 12,000: recall@10 on 1,000 definitions
+that were held out. A word is the mean of 64-wide vectors of its hashed character n-grams and its
+own; definitions go through the pool, names through the mean, trained by InfoNCE at 0.05 for 150
+steps of 256. Table, order and steps are the same for all pools; the rate of the table (3e-2 out of
+3e-3, 1e-2 and 3e-2) was chosen for mean pooling and that of a pool is the best of three, both on
+1,000 other definitions.
+
+Rule: "partly" if on key tokens latent attention is above mean pooling and above mean pooling with a
+feed-forward by more than 0.3 for every seed; "yes" if on average it is also above the pool with one
+latent there by more than 0.01, so that the dictionary itself is seen to help, and above mean
+pooling and attention pooling on definitions by more than 0.01; otherwise "no".
 """
 
 import sys
@@ -18,6 +27,7 @@ from statistics import mean
 
 import torch
 import torch.nn.functional as F
+from _definitions import Nouns, best
 from _row import Row, spread
 from torch import nn
 
@@ -30,11 +40,11 @@ RATES = (3e-3, 1e-2)
 class Widened(nn.Module):
     """Mean pooling, then a residual feed-forward with as many parameters as the latent pool."""
 
-    def __init__(self, hidden=120):
+    def __init__(self, dim, hidden):
         super().__init__()
         self.pool = MeanPool()
         self.feedforward = nn.Sequential(
-            nn.LayerNorm(WIDTH), nn.Linear(WIDTH, hidden), nn.GELU(), nn.Linear(hidden, WIDTH)
+            nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim)
         )
 
     def forward(self, tokens, mask):
@@ -44,10 +54,17 @@ class Widened(nn.Module):
 
 POOLS = {
     "mean": MeanPool,
-    "mean + feed-forward": Widened,
+    "mean + feed-forward": lambda: Widened(WIDTH, 120),
     "attention": lambda: AttentionPool(WIDTH, num_heads=2),
     "one latent": lambda: latent_pool(1),
     "latent attention": lambda: latent_pool(16),
+}
+DEFINITION_POOLS = {
+    "mean": lambda _: MeanPool(),
+    "mean + feed-forward": lambda dim: Widened(dim, 340),
+    "attention": lambda dim: AttentionPool(dim, num_heads=2),
+    "one latent": lambda dim: LatentAttentionPool(dim, 1, num_heads=2, ff_mult=2),
+    "latent attention": lambda dim: LatentAttentionPool(dim, 32, num_heads=2, ff_mult=2),
 }
 
 
@@ -89,8 +106,9 @@ def accuracy(model, data):
 
 def main(quick: bool = False) -> Row:
     """Train every pool for every seed and judge the claim by the rule above."""
-    seeds, epochs, size, rates = (2, 4, 1000, RATES[:1]) if quick else (3, 30, 4000, RATES)
-    results = {name: [] for name in POOLS}
+    seeds, epochs, size, rates = (1, 4, 1000, RATES[:1]) if quick else (3, 30, 4000, RATES)
+    nouns, held_out, steps = (2000, 200, 8) if quick else (12000, 1000, 150)
+    results, found = {name: [] for name in POOLS}, {name: [] for name in DEFINITION_POOLS}
     for seed in range(seeds):
         generator = torch.Generator().manual_seed(seed)
         vocabulary = torch.randn(KEYS + NOISE, WIDTH, generator=generator)
@@ -99,8 +117,11 @@ def main(quick: bool = False) -> Row:
         )
         for name, build in POOLS.items():
             models = [train(build, fit, rate, epochs, seed) for rate in rates]
-            best = max(models, key=lambda model: accuracy(model, choose))
-            results[name].append(accuracy(best, test))
+            chosen = max(models, key=lambda model: accuracy(model, choose))
+            results[name].append(accuracy(chosen, test))
+        drawn = Nouns(nouns, held_out, seed)
+        for name, build in DEFINITION_POOLS.items():
+            found[name].append(best(build, drawn, steps, seed))
         print(f"latent_attention: seed {seed + 1} of {seeds}", file=sys.stderr)
 
     ours = results["latent attention"]
@@ -110,19 +131,26 @@ def main(quick: bool = False) -> Row:
     ]
     single = results["one latent"]
     dictionary_helps = mean(ours) > mean(single) + 0.01
-    holds = ("yes" if dictionary_helps else "partly") if min(gaps) > 0.3 else "no"
+    above = {name: mean(found["latent attention"]) - mean(values) for name, values in found.items()}
+    text = dictionary_helps and min(above["mean"], above["attention"]) > 0.01
+    holds = ("yes" if text else "partly") if min(gaps) > 0.3 else "no"
     verdict = "so the dictionary helps" if dictionary_helps else "so the dictionary shows no gain"
     return Row(
         paper="Lee et al. 2024, NV-Embed",
         claim="Latent attention pooling keeps what mean pooling dilutes",
         data=f"synthetic: one of {KEYS} key tokens among {SHORTEST}-{LONGEST} noise tokens, random "
-        f"frozen vectors of width {WIDTH}, test accuracy of a linear classifier",
-        ours=f"latent attention: {spread(ours)}",
-        baseline="; ".join(f"{name}: {spread(results[name])}" for name in list(POOLS)[:3]),
+        f"frozen vectors of width {WIDTH}, test accuracy of a linear classifier; WordNet, a "
+        f"definition finds its entry among {nouns:,}, recall@10",
+        ours=f"latent attention: {spread(ours)}; definitions: {spread(found['latent attention'])}",
+        baseline="; ".join(f"{name}: {spread(results[name])}" for name in list(POOLS)[:3])
+        + "; definitions: "
+        + "; ".join(f"{name}: {spread(found[name])}" for name in list(found)[:4]),
         seeds=seeds,
         holds=holds,
         note=f"Synthetic. One latent (attention is constant): {spread(single)}, {verdict} here "
-        "beyond transforming every token before the mean.",
+        "beyond transforming every token before the mean. Definitions, latent attention above: "
+        + ", ".join(f"{name} {value:+.3f}" for name, value in list(above.items())[:4])
+        + ".",
     )
 
 
