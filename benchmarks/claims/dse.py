@@ -8,15 +8,15 @@ epochs; all by Adam at 2e-3, batches of 32. The teacher's share of the loss (alp
 
 STS Benchmark, scores in [0, 1]. Teachers, both fitted to the training pairs: a Transformer from
 scratch in which the words of both sentences attend to each other (2 layers of width 64, 6 epochs;
-epoch, rates, read-out and one head instead of four chosen on the development split), and
-gradient-boosted trees on numbers about the overlap of both sentences. Student: each sentence alone as the mean of 64-wide
-vectors of its hashed words and character n-grams, then a symmetric ``PairHead`` with 64 hidden
-units. ``labels`` trains on the training pairs; a teacher's name adds it on them with alpha 0.5;
-``+ random`` and ``+ neighbours`` also add as many unlabelled pairs to each batch, for which the
-teacher stands in, from 50,000 pairs of training sentences: at random, or half at random and half
-neighbours by overlap. All take the same number of steps, 4 epochs of the training pairs; the
-development split chooses the epoch, and chose the learning rate of the table for ``labels`` (3e-2,
-not 1e-2), which all take; Spearman on the test split.
+epoch, rates, read-out and one head instead of four chosen on the development split), and gradient-
+boosted trees on numbers about the overlap of both sentences. Student: each sentence alone as the
+mean of 64-wide vectors of its hashed words and character n-grams, then a symmetric ``PairHead``
+with 64 hidden units. ``labels`` trains on the training pairs; a teacher's name adds it on them with
+alpha 0.5; ``+ random`` and ``+ neighbours`` also add as many unlabelled pairs to each batch, for
+which the teacher stands in, from 50,000 pairs of training sentences: at random, or half at random
+and half neighbours by overlap. All take the same number of steps, 4 epochs of the training pairs;
+the development split chooses the epoch, and chose the learning rate of the table for ``labels``
+(3e-2, not 1e-2), which all take; Spearman on the test split.
 
 Time. CPU seconds for scores of 1,000 x 10,000 pairs by ``score_all_pairs``, embeddings included,
 beside those of both teachers, extrapolated from a sample, and of an untrained Transformer of 4
