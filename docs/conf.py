@@ -29,6 +29,7 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_timeout = 300
+nb_execution_excludepatterns = ["*.ipynb"]  # kept with their outputs; the tests run them
 nb_execution_raise_on_error = True
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
