@@ -438,9 +438,13 @@ def test_safetensors_are_asked_for_where_they_are_missing(tmp_path, monkeypatch)
         uniform_soup([tmp_path / "model.safetensors"])
 
 
-def test_settings_are_checked():
+@pytest.mark.wording
+def test_other_modes_are_refused():
     with pytest.raises(ValueError, match=r"mode must be one of proportional, .* got 'square'"):
         delta_soup(BASE, MOVED, "square")
+
+
+def test_settings_are_checked():
     with pytest.raises(ValueError, match=r"delta_soup: temperature must be > 0, got 0"):
         delta_soup(BASE, MOVED, "softmax", temperature=0.0)
     with pytest.raises(ValueError, match=r"must give a number, got nan for checkpoint 1"):
