@@ -14,6 +14,14 @@ def _advice(hint: str) -> str:
     return f". {hint}" if hint else ""
 
 
+def check_tensor(name: str, tensor: object) -> None:
+    """Raise unless ``tensor`` is one, and not a list or an array."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(
+            f"{name}: expected a tensor, got {type(tensor).__name__}. Use torch.as_tensor({name})."
+        )
+
+
 def check_last_dim(name: str, tensor: Tensor, size: int, hint: str = "") -> None:
     """Raise unless the last axis of ``tensor`` has ``size`` entries."""
     if tensor.ndim == 0 or tensor.shape[-1] != size:
@@ -25,6 +33,7 @@ def check_last_dim(name: str, tensor: Tensor, size: int, hint: str = "") -> None
 
 def check_ndim(name: str, tensor: Tensor, axes: str) -> None:
     """Raise unless ``tensor`` has as many axes as ``axes`` names, e.g. ``"b n d"``."""
+    check_tensor(name, tensor)
     if tensor.ndim != len(axes.split()):
         raise ValueError(
             f"{name}: expected {len(axes.split())} axes ({', '.join(axes.split())}), "
@@ -49,8 +58,21 @@ def check_rows(name: str, tensor: Tensor, rows: int, hint: str = "") -> None:
         )
 
 
+def check_weight(weight: Tensor | None, rows: int, per: str) -> None:
+    """Raise unless ``weight`` is None or holds one number for each of ``rows``."""
+    if weight is None:
+        return
+    check_tensor("weight", weight)
+    if weight.shape != (rows,):
+        raise ValueError(
+            f"weight: expected shape ({rows},), one number >= 0 per {per}, "
+            f"got {tuple(weight.shape)}"
+        )
+
+
 def check_floating(name: str, tensor: Tensor, hint: str = "") -> None:
     """Raise unless ``tensor`` holds floating-point numbers."""
+    check_tensor(name, tensor)
     if not tensor.is_floating_point():
         raise TypeError(
             f"{name}: expected a floating-point tensor, got {tensor.dtype}{_advice(hint)}"
@@ -59,18 +81,21 @@ def check_floating(name: str, tensor: Tensor, hint: str = "") -> None:
 
 def check_integer(name: str, tensor: Tensor, hint: str = "") -> None:
     """Raise unless ``tensor`` holds integers (bool is not one)."""
+    check_tensor(name, tensor)
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise TypeError(f"{name}: expected integers, got {tensor.dtype}{_advice(hint)}")
 
 
-def check_mask(mask: Tensor | None, tokens: Tensor, owner: str = "tokens") -> None:
+def check_mask(mask: Tensor | None, tokens: Tensor, owner: str = "tokens", name: str = "") -> None:
     """Raise unless ``mask`` is a bool tensor with the leading axes of ``tokens``.
 
-    ``owner`` is the name of the tokens; the mask of any but "tokens" is called ``{owner}_mask``.
+    ``owner`` is the name of the tokens; the mask of any but "tokens" is called ``{owner}_mask``
+    unless it has a ``name`` of its own.
     """
     if mask is None:
         return
-    name = "mask" if owner == "tokens" else f"{owner}_mask"
+    name = name or ("mask" if owner == "tokens" else f"{owner}_mask")
+    check_tensor(name, mask)
     if mask.dtype != torch.bool:
         raise TypeError(
             f"{name}: expected bool (True is real, False is padding), got {mask.dtype}. "

@@ -93,3 +93,18 @@ def test_wrong_arguments_teach():
         matryoshka_cross_entropy(logits, target.float())
     with pytest.raises(ValueError, match=r"label_smoothing must be from 0 to 1, got 2"):
         MatryoshkaCrossEntropyLoss(label_smoothing=2)
+
+
+def test_a_row_left_out_may_hold_anything():
+    logits = torch.zeros(2, 2, 3)
+    logits[:, 1] = torch.nan
+    logits.requires_grad_()
+    loss = matryoshka_cross_entropy(logits, torch.tensor([1, -100]))
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), 2 * torch.tensor(3.0).log())
+    assert logits.grad.isfinite().all()
+
+
+def test_a_class_out_of_range_is_explained():
+    with pytest.raises(ValueError, match=r"target must be in 0 to 2, .* got 0 to 3"):
+        matryoshka_cross_entropy(torch.zeros(2, 2, 3), torch.tensor([0, 3]))

@@ -27,8 +27,9 @@ def test_agrees_with_torch(seed, pad, own_end):
     ids = torch.randint(6, (2, 3, 5))
     mask = torch.rand(2, 3) > 0.3
     drop = ids == pad
-    if not own_end:
-        drop = drop.cumsum(-1) > 1
+    if not own_end:  # padding is on the right
+        ids = ids.masked_fill(drop.cumsum(-1) > 0, pad)
+        drop = (ids == pad).cumsum(-1) > 1
     target = ids.masked_fill(drop | ~mask[..., None], -100).flatten()
     want = F.cross_entropy(logits.flatten(0, 2), target, ignore_index=-100, reduction="sum")
     for reduction, share in (("sum", 1), ("mean", int((target != -100).sum().clamp(min=1)))):
@@ -111,3 +112,17 @@ def test_errors_teach():
         sequence_cross_entropy(logits[:, :4], IDS, 0, mask=IDS[:, 0])
     with pytest.raises(ValueError, match="must be one of mean, sum, none, got 'avg'"):
         SequenceCrossEntropyLoss(0, reduction="avg")
+
+
+def test_labels_of_minus_100_do_not_count():
+    logits = torch.randn(1, 4, 8, requires_grad=True)
+    labels = torch.tensor([[5, 7, -100, -100]])
+    got = sequence_cross_entropy(logits, labels, 0)
+    torch.testing.assert_close(got, F.cross_entropy(logits[0], labels[0]))
+
+
+def test_padding_on_the_left_and_ids_out_of_range_are_explained():
+    with pytest.raises(ValueError, match="padding must be on the right, got tokens behind padding"):
+        sequence_cross_entropy(torch.zeros(2, 3, 8), torch.tensor([[5, 7, 0], [0, 5, 7]]), 0)
+    with pytest.raises(ValueError, match=r"targets must be in 0 to 7, .* got 0 to 9"):
+        sequence_cross_entropy(torch.zeros(1, 3, 8), torch.tensor([[5, 9, 0]]), 0)

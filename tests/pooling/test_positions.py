@@ -23,6 +23,12 @@ def test_long_half_precision_sums_stay_finite():
     assert position_weighted_pool(tokens).tolist() == [[60.0, 60.0]]
 
 
+def test_long_packed_sequences_keep_their_precision():
+    tokens = torch.ones(8000, 1, dtype=torch.float64)
+    pooled = position_weighted_pool(tokens, offsets=torch.tensor([0, 8000]))
+    torch.testing.assert_close(pooled, torch.ones(1, 1, dtype=torch.float64), rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("mask", "want"),
     [([0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1]), ([1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 0, 0])],

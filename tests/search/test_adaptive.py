@@ -150,7 +150,7 @@ def test_memory_is_bounded(monkeypatch):
         (
             {"dims": [1, 2, 4], "shortlist": [3, 4]},
             ValueError,
-            r"must not grow nor fall below k=2, got \[3, 4\]. 200 for the best",
+            r"must not grow nor fall below k=2, got \[3, 4\]. Pass shortlist=40",
         ),
         ({"query": torch.ones(2, 3)}, ValueError, "query and corpus of one width, got 3 and 4"),
         ({"query": torch.ones(4)}, ValueError, r"query: expected 2 axes \(q, d\)"),

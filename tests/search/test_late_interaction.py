@@ -200,3 +200,10 @@ def test_bad_arguments_are_explained(change, error, words):
     good = {"query": torch.ones(2, 3, 4), "corpus": torch.ones(2, 3, 4), "k": 1}
     with pytest.raises(error, match=words):
         late_interaction_search(**(good | change))
+
+
+def test_a_query_without_tokens_has_similarity_zero_to_packed_documents():
+    found = late_interaction_search(
+        torch.randn(2, 0, 4), torch.randn(10, 4), 2, corpus_offsets=torch.tensor([0, 4, 4, 10])
+    )
+    assert found.similarity.tolist() == [[0.0, 0.0]] * 2

@@ -25,7 +25,7 @@ class FrequencyEstimator(nn.Module):
     come in random order. All state is in ``state_dict``: 16 bytes per id. Ranks each learn from
     their own examples; ``update(gather_rows(ids))`` lets all hold the same. Ids without a limit
     share places by a hash: ``stable_hash(ids) % num_embeddings``, which counts what meets there
-    together.
+    together. Cast to float16, gaps above 65,504 overflow: keep the Module in float32.
 
     Args:
         num_embeddings: ids are 0 to num_embeddings - 1.

@@ -270,10 +270,14 @@ def _check_rank(owner: str, variance: Tensor, kept: int, way_out: str = "") -> N
     """Raise unless the rows vary in as many directions as are kept."""
     least = variance[0] * len(variance) * torch.finfo(torch.float64).eps
     rank = int((variance > least).sum())
+    if not rank:
+        raise ValueError(
+            f"{owner}: rows must differ, got none that do. Fit to a sample of many texts."
+        )
     if rank < kept:
         raise ValueError(
             f"{owner}: rows vary in {rank} directions only, too few for {kept}. Pass more "
-            f"rows{way_out} or n_components={max(rank, 1)}."
+            f"rows{way_out} or n_components={rank}."
         )
 
 

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from embedkit._checks import check_floating, check_integer, check_ndim, check_rows
 from embedkit.losses._reduce import Reduction, reduce_rows
+from embedkit.losses._targets import IGNORED, explained_classes
 from embedkit.ops import accumulation_dtype
-
-_IGNORED = -100  # torch's own mark of a row without a class
 
 
 def _check_smoothing(owner: str, label_smoothing: float) -> None:
@@ -63,18 +62,21 @@ def matryoshka_cross_entropy(
             f"matryoshka_cross_entropy: expected {logits.shape[0]} weights, one per width, "
             f"got {len(weights)}"
         )
-    flat = rearrange(logits.to(accumulation_dtype(logits.dtype)), "g b c -> (g b) c")
-    each = F.cross_entropy(
-        flat,
-        repeat(target.long(), "b -> (g b)", g=logits.shape[0]),
-        ignore_index=_IGNORED,
-        label_smoothing=label_smoothing,
-        reduction="none",
-    )
+    real = target != IGNORED
+    # A row left out may hold anything, NaN too, and gets no gradient.
+    wide = logits.to(accumulation_dtype(logits.dtype)).masked_fill(~real[:, None], 0.0)
+    place = target.long().masked_fill(~real, 0)
+    with explained_classes("matryoshka_cross_entropy", "target", place, logits.shape[-1]):
+        each = F.cross_entropy(
+            rearrange(wide, "g b c -> (g b) c"),
+            repeat(place, "b -> (g b)", g=logits.shape[0]),
+            label_smoothing=label_smoothing,
+            reduction="none",
+        )
     each = rearrange(each, "(g b) -> g b", b=target.shape[0], g=logits.shape[0])
     if weights is not None:
         each = each * each.new_tensor(weights)[:, None]
-    return reduce_rows(each.sum(dim=0), target != _IGNORED, reduction)
+    return reduce_rows(each.sum(dim=0), real, reduction)
 
 
 class MatryoshkaCrossEntropyLoss(nn.Module):

@@ -1,5 +1,6 @@
 """Cross-entropy of padded sequences, whose first pad is the end token."""
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 
 from embedkit._checks import check_choice, check_floating, check_integer, check_mask
 from embedkit.losses._reduce import Reduction, reduce_rows
+from embedkit.losses._targets import IGNORED, explained_classes
 from embedkit.ops import accumulation_dtype
 
 
@@ -21,7 +23,8 @@ def sequence_cross_entropy(
 ) -> Float[Tensor, "..."]:
     """Cross-entropy of each token, the first pad after a sentence included, further pads not.
 
-    Token loss: logsumexp_j(z_tj) - z_t,y(t),  over tokens t with  cumsum_t(y = pad) <= 1.
+    Token loss: logsumexp_j(z_tj) - z_t,y(t),  over tokens t with  cumsum_t(y = pad) <= 1. Targets
+    of -100 (labels of Hugging Face) don't count.
 
     Where one id serves as padding and as end of the text, as with GPT-2, ignoring the id would
     leave the end unlearned: the first pad is the end, and counts. Padding is on the right; a
@@ -40,7 +43,9 @@ def sequence_cross_entropy(
         don't count, whose logits may hold anything, and 0 with a connected graph if none does.
 
     Raises:
-        ValueError: if shapes differ, or ``pad_id`` is to be predicted and not in the vocabulary.
+        ValueError: if shapes differ, ``pad_id`` is to be predicted and not in the vocabulary, or a
+            target that counts is not; if padding stands left of tokens (looked at on a CPU,
+            outside compiled graphs).
         TypeError: if ``logits`` is not floating, ``targets`` not integers or ``mask`` not bool.
 
     Source: Hwang et al. 2025, Let's Predict Sentence by Sentence, the reconstruction loss.
@@ -62,16 +67,32 @@ def sequence_cross_entropy(
             f"must be one of {logits.shape[-1]} ids. With another end token pass pad_is_end=False."
         )
     padding = targets == pad_id
-    counts = (padding.cumsum(dim=-1) <= 1) if pad_is_end else ~padding
+    real = targets != IGNORED
+    counts = real & ((padding.cumsum(dim=-1) <= 1) if pad_is_end else ~padding)
+    if pad_is_end and targets.device.type == "cpu" and not torch.compiler.is_compiling():
+        _check_side(real & ~padding, padding)
     if mask is not None:
-        check_mask(mask, targets)
+        check_mask(mask, targets, "targets", "mask")
         counts = counts & rearrange(mask, "... -> ... 1")
     counts = counts.flatten()
     rows = rearrange(logits.to(accumulation_dtype(logits.dtype)), "... v -> (...) v")
     rows = rows.masked_fill(~rearrange(counts, "t -> t 1"), 0.0)
     ids = targets.flatten().long().masked_fill(~counts, 0)
-    loss = reduce_rows(F.cross_entropy(rows, ids, reduction="none"), counts, reduction)
+    with explained_classes("sequence_cross_entropy", "targets", ids, rows.shape[-1]):
+        each = F.cross_entropy(rows, ids, reduction="none")
+    loss = reduce_rows(each, counts, reduction)
     return loss.reshape(targets.shape) if reduction == "none" else loss
+
+
+def _check_side(token: Tensor, padding: Tensor) -> None:
+    """Raise where a token follows padding: the sentence would end before it began."""
+    late = (token & (padding.cumsum(dim=-1) > 0)).any(dim=-1).flatten().nonzero()
+    if late.numel():
+        raise ValueError(
+            "sequence_cross_entropy: padding must be on the right, got tokens behind padding in "
+            f"row {int(late[0])}, where the first pad would be the end. Pad on the right, or pass "
+            "pad_is_end=False."
+        )
 
 
 class SequenceCrossEntropyLoss(nn.Module):

@@ -77,6 +77,7 @@ def ranking_consistency_from_similarity(
     check_floating("similarity", similarity)
     check_ndim("similarity", similarity, "q n")
     check_floating("positive_similarity", positive_similarity)
+    check_ndim("positive_similarity", positive_similarity, "q")
     check_rows("positive_similarity", positive_similarity, similarity.shape[0], "One per query.")
     before = (similarity > positive_similarity[:, None]).sum(dim=1)
     return (before <= top_k) & (positive_similarity > -torch.inf)

@@ -81,7 +81,8 @@ def segment_ids(offsets: Int[Tensor, " s_ends"], count: int) -> Int[Tensor, " n"
         if not ends or (offsets.diff() < 0).any():
             raise ValueError(
                 f"offsets: expected 0 first, {count} last (the number of packed entries) and none "
-                f"below the one before, got {_shown(offsets)}"
+                f"below the one before, got {_shown(offsets)}. From lengths: "
+                "torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])."
             )
     entries = torch.arange(count, device=offsets.device)
     return torch.searchsorted(offsets.long(), entries, right=True) - 1

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
-from embedkit._checks import check_at_least, check_last_dim, check_tokens
+from embedkit._checks import check_at_least, check_last_dim, check_ndim, check_tokens
 from embedkit.ops import zero_padding
 from embedkit.pooling.masked import mean_pool
 
@@ -29,11 +29,13 @@ def latent_attention(
 
     Raises:
         TypeError: if ``tokens`` is not floating point.
-        ValueError: if ``tokens`` has not three axes or the widths differ.
+        ValueError: if ``tokens`` has not three axes, the widths differ, or there is no latent.
 
     Source: Lee et al. 2024, NV-Embed, eq. 1.
     """
     check_tokens(tokens, None)
+    check_ndim("latents", latents, "r d")
+    check_at_least("latent_attention", "the number of latents", latents.shape[0], 1)
     check_last_dim("latents", latents, tokens.shape[-1], "Latents have the width of the tokens.")
     latents = latents.to(tokens.dtype).expand(tokens.shape[0], 1, -1, -1)
     query = rearrange(tokens, "b n d -> b 1 n d")

@@ -64,7 +64,7 @@ def load_nv_embed_pool(state_dict: Mapping[str, Tensor], num_heads: int = 8) -> 
             "Pass the state dict of an NV-Embed checkpoint, all of its shards in one."
         )
     inner, dim = ours["query.weight"].shape
-    if inner % num_heads:
+    if num_heads < 1 or inner % num_heads:
         raise ValueError(
             f"load_nv_embed_pool: num_heads={num_heads} must divide the width {inner} of queries"
         )

@@ -41,11 +41,9 @@ def position_weighted_pool(
     if offsets is not None:
         ids, count = segment_ids(offsets, tokens.shape[0]), offsets.shape[0] - 1
         place = 1 + torch.arange(tokens.shape[0], device=tokens.device) - offsets[ids]
-        # The mean of i t_i over that of i: both are divided by the same length.
-        pooled, of_places = (
-            segment_mean(rows, ids, count) for rows in (wide * place[:, None], place[:, None] + 0.0)
-        )
-        return (pooled / of_places.to(wide.dtype).clamp(min=1.0)).to(tokens.dtype)
+        # The mean of i t_i over that of i, which is (length + 1) / 2.
+        pooled = segment_mean(wide * place[:, None], ids, count)
+        return (2.0 * pooled / (offsets.diff()[:, None] + 1)).to(tokens.dtype)
     if mask is None:
         mask = torch.ones(tokens.shape[:-1], dtype=torch.bool, device=tokens.device)
     place = mask.cumsum(dim=1).to(wide.dtype)[..., None]
@@ -89,7 +87,11 @@ def instruction_mask(mask: Bool[Tensor, "b n"], lengths: Int[Tensor, " b"]) -> B
 
 
 def _check_lengths(real: Tensor, lengths: Tensor) -> None:
-    wrong = (lengths < 0) | ((lengths >= real) & (real > 0))
+    if (lengths < 0).any():
+        raise ValueError(
+            f"instruction_mask: lengths must be >= 0, got {int(lengths.min())}; they count tokens."
+        )
+    wrong = (lengths >= real) & (real > 0)
     if wrong.any():
         row = int(wrong.nonzero()[0])
         raise ValueError(

@@ -9,7 +9,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from embedkit._checks import check_at_least, check_finite, check_ndim, check_widths
+from embedkit._checks import (
+    check_at_least,
+    check_choice,
+    check_finite,
+    check_ndim,
+    check_widths,
+)
 from embedkit.ops import accumulation_dtype, normalize
 from embedkit.ops.pairwise import SHORTEST
 from embedkit.search.exact import SearchResult, _by_score, _check_overflow, exact_search
@@ -32,8 +38,8 @@ def _shortlists(k: int, dims: Sequence[int], shortlist: int | Sequence[int]) -> 
     falling = all(a >= b for a, b in pairwise(sizes))
     if sizes and (sizes[-1] < k or not falling):
         raise ValueError(
-            f"adaptive_search: shortlists must not grow nor fall below k={k}, got {sizes}. "
-            "200 for the best 10 is usual; a longer one finds more."
+            f"adaptive_search: shortlist must not grow nor fall below k={k}, got {sizes}. Pass "
+            f"shortlist={20 * k}, say: 200 for the best 10 is usual, and a longer one finds more."
         )
     return [*sizes, k]
 
@@ -123,6 +129,7 @@ def adaptive_search(
             f"adaptive_search: expected query and corpus of one width, got {query.shape[1]} and "
             f"{corpus.shape[1]}. Pass both at full width; they are cut here."
         )
+    check_choice("adaptive_search", "similarity", similarity, ("cosine", "dot"))
     sizes = _shortlists(k, dims, shortlist)
     check_finite("adaptive_search", "query", query)
     check_finite("adaptive_search", "corpus", corpus)

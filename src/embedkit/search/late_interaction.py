@@ -158,7 +158,9 @@ def _packed_blocks(corpus: Tensor, bounds: list[int]) -> Iterator[_Block]:
 
 def _ragged(query: Tensor, tokens: Tensor, lengths: list[int]) -> Tensor:
     """(q, c) MaxSim of documents that lie one after the other."""
-    step = max(1, QUERY_TOKENS // max(query.shape[1], 1))
+    if not query.shape[1]:
+        return query.new_zeros(query.shape[0], len(lengths))
+    step = max(1, QUERY_TOKENS // query.shape[1])
     parts = []
     with torch.autocast(query.device.type, enabled=False):
         for part in torch.split(query, step):

@@ -1,5 +1,6 @@
 """Attention both ways from a decoder that was trained to look back only."""
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -134,8 +135,10 @@ def _is_flash(how: str) -> bool:
     return "flash" in how and not how.startswith("paged")
 
 
-def _check_call(decoder: nn.Module, _: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _check_call(decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Raise for inputs that a mask both ways would silently spoil."""
+    names = inspect.signature(decoder.forward).parameters
+    kwargs = dict(zip(names, args, strict=False)) | kwargs
     cache = kwargs.get("past_key_values")
     if cache is not None and cache.get_seq_length() > 0:
         raise ValueError(

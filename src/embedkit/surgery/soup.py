@@ -94,8 +94,8 @@ def greedy_soup(
 
     Args:
         checkpoints: as for :func:`uniform_soup`.
-        evaluate: a score of a state dict, larger is better; it should load and forget it. Of a loss
-            return minus the loss.
+        evaluate: a score of a state dict, larger is better; it should load and forget it, and must
+            not change it: it may be yours. Of a loss return minus the loss.
 
     Returns:
         The state dict, which checkpoints it is the mean of, and the scores. Equal scores: the

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from losses.pairs.test_contrastive import close, randn
 
 from embedkit.losses.classes.triplet import TripletLoss, triplet_loss
+from embedkit.mining import semihard_triplets
 from embedkit.ops import distances
 
 E = torch.tensor([[1, 0], [0.8, 0.6], [0.6, 0.8], [0, 1], [-0.6, 0.8]], dtype=torch.float64)
@@ -129,3 +130,11 @@ def test_wrong_shapes_say_so():
         triplet_loss(E, VALID.T)
     with pytest.raises(ValueError, match="reference: expected last axis of size 2"):
         triplet_loss(E, VALID, reference=torch.zeros(5, 3))
+
+
+def test_what_is_not_finite_is_seen_though_no_triplet_names_it():
+    x = torch.randn(6, 8)
+    x[3] = torch.nan
+    labels = torch.tensor([0, 0, 1, 1, 2, 2])
+    assert triplet_loss(x, semihard_triplets(x, labels)).isnan()
+    assert triplet_loss(x, torch.zeros(0, 3, dtype=torch.long)).isnan()

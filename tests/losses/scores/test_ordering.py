@@ -79,7 +79,7 @@ def test_errors_teach():
 def test_agrees_with_sentence_transformers(dtype):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        rivals = importlib.import_module("sentence_transformers.losses")
+        rivals = importlib.import_module("sentence_transformers.sentence_transformer.losses")
     torch.manual_seed(0)
     query, key = (torch.randn(40, 6, dtype=dtype, requires_grad=True) for _ in range(2))
     target = torch.randint(0, 6, (40,)) / 5

@@ -43,7 +43,7 @@ def delimiter_states(
     _check_delimiter(delimiter)
     check_floating("hidden", hidden)
     check_ndim("hidden", hidden, "b n d")
-    check_mask(delimiter, hidden)
+    check_mask(delimiter, hidden, "hidden", "delimiter")
     check_at_least("delimiter_states", "num_steps", num_steps, 0)
     (rows, length), steps = delimiter.shape, torch.arange(num_steps, device=hidden.device)
     mask = steps < delimiter.sum(dim=1, keepdim=True)

@@ -50,7 +50,7 @@ def sentence_lens(
     for state in hidden:
         check_result("sentence_lens: each layer", state, "states (b, n, d)")
         check_ndim("hidden", state, "b n d")
-        check_mask(mask, state)
+        check_mask(mask, state, "each state", "mask")
         real = state.new_ones(state.shape[:2], dtype=torch.bool) if mask is None else mask
         last = last_real(state, real)
         last = last if norm is None else norm(last)

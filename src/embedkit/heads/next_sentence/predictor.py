@@ -126,7 +126,7 @@ class NextEmbeddingPredictor(nn.Module):
         check_floating("question", question, "Look ids up in the backbone's own table first.")
         check_ndim("question", question, "b n d")
         check_last_dim("question", question, self.dim, _FIT)
-        check_mask(mask, question)
+        check_mask(mask, question, "question", "mask")
         if question.shape[1] == 0:
             raise ValueError(
                 "question: expected at least one column, whose state predicts the first sentence, "

@@ -8,7 +8,13 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from embedkit._checks import check_at_least, check_last_dim, check_positive
+from embedkit._checks import (
+    check_at_least,
+    check_last_dim,
+    check_ndim,
+    check_positive,
+    check_rows,
+)
 from embedkit.heads.next_sentence.autoencoder import check_result
 from embedkit.heads.next_sentence.delimiters import last_real
 from embedkit.heads.next_sentence.predictor import NextEmbeddingPredictor
@@ -114,7 +120,8 @@ def latent_rollout(
             state = predictor.states(inputs, real)[:, -1]
         else:
             hidden, memory = advance(unseen, real, memory)
-            check_result("latent_rollout: advance", hidden, "states of its inputs")
+            check_result("latent_rollout: advance", hidden, "states (b, n, dim) of its inputs")
+            check_ndim("states that advance gave", hidden, "b n dim")
             check_last_dim("states that advance gave", hidden, predictor.dim)
             state = hidden[:, -1]
         embedding = predictor.predict(state)
@@ -124,7 +131,7 @@ def latent_rollout(
         if decode is not None:
             decoded.append(decode(embedding))
         if stop is not None:
-            active = active & ~_stopped(stop(embedding))
+            active = active & ~_stopped(stop(embedding), active)
             if not active.any():
                 break
         if step + 1 == max_steps:
@@ -132,6 +139,8 @@ def latent_rollout(
         if encode is not None:
             vectors = encode(decoded)
             check_result("latent_rollout: encode", vectors, "vectors (b, in_features)")
+            check_ndim("vectors that encode gave", vectors, "b in_features")
+            check_rows("vectors that encode gave", vectors, active.shape[0], "One per question.")
             unseen = predictor.embed(rearrange(vectors, "b d -> b 1 d")).to(inputs.dtype)
         else:
             fed = state if norm is None else normalize(state) * norm
@@ -149,12 +158,17 @@ def latent_rollout(
     return Rollout(embedding, state, taken, decoded)
 
 
-def _stopped(verdict: Tensor) -> Tensor:
-    """Raise unless a stop rule gave bool."""
+def _stopped(verdict: Tensor, active: Tensor) -> Tensor:
+    """Raise unless a stop rule gave one bool per row."""
     if not isinstance(verdict, Tensor) or verdict.dtype != torch.bool:
         got = verdict.dtype if isinstance(verdict, Tensor) else type(verdict).__name__
         raise TypeError(
             f"latent_rollout: stop must give a bool tensor (b,), True where a row is done, got "
             f"{got}. For a TerminationHead: stop=lambda z: head(z) > 0."
+        )
+    if verdict.shape != active.shape:
+        raise ValueError(
+            f"latent_rollout: stop must give shape {tuple(active.shape)}, one verdict per row, got "
+            f"{tuple(verdict.shape)}. Behind a linear layer of one output take [:, 0]."
         )
     return verdict

@@ -14,12 +14,12 @@ from embedkit._checks import (
     check_last_dim,
     check_ndim,
     check_rows,
+    check_weight,
 )
 from embedkit.losses._reduce import Reduction, reduce_rows
+from embedkit.losses._targets import IGNORED, explained_classes
 from embedkit.ops import accumulation_dtype
 from embedkit.ops._precision import full_precision
-
-_IGNORED = -100  # torch's own mark of a row without a class
 
 
 def _check_prototypes(owner: str, prototypes: Tensor, chunk_size: int) -> None:
@@ -88,27 +88,15 @@ def prototype_cross_entropy(
     check_integer("target", target, "Number the prototypes from 0.")
     check_ndim("target", target, "b")
     check_rows("target", target, embeddings.shape[0], "One prototype per row.")
-    if weight is not None and weight.shape != target.shape:
-        raise ValueError(
-            f"weight: expected shape ({embeddings.shape[0]},), one number >= 0 per row, got "
-            f"{tuple(weight.shape)}"
-        )
+    check_weight(weight, embeddings.shape[0], "row")
     wide = accumulation_dtype(torch.promote_types(embeddings.dtype, prototypes.dtype))
-    taking_part = target != _IGNORED
+    taking_part = target != IGNORED
     place = target.long().masked_fill(~taking_part, 0)
     with_grad = torch.is_grad_enabled() and embeddings.requires_grad
-    try:
+    with explained_classes("prototype_cross_entropy", "target", place, len(prototypes)):
         row: Tensor = torch.ops.embedkit.frozen_cross_entropy(
             embeddings.to(wide), prototypes, place, chunk_size, with_grad
         )[0]
-    except (IndexError, RuntimeError) as error:
-        low, high = int(place.min()), int(place.max())
-        if low >= 0 and high < len(prototypes):
-            raise
-        raise ValueError(
-            f"prototype_cross_entropy: target must be in 0 to {len(prototypes) - 1}, one number "
-            f"per prototype, or -100 for rows to leave out; got {low} to {high}"
-        ) from error
     # Where, not times: a row left out may hold anything.
     row = torch.where(taking_part, row, 0.0)
     return reduce_rows(row if weight is None else row * weight, taking_part, reduction)

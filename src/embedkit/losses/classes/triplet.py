@@ -13,7 +13,7 @@ from embedkit._checks import (
     check_integer,
     check_last_dim,
     check_ndim,
-    check_rows,
+    check_weight,
 )
 from embedkit.losses._reduce import Reduction, reduce_rows
 from embedkit.ops import accumulation_dtype, normalize
@@ -99,11 +99,15 @@ def triplet_loss(
     if swap:
         far = torch.minimum(far, pair_distances(y, y, positive, negative))
     row = softplus(near - far) if soft else (near - far + margin).relu()
+    # Triplets may leave out a row that holds NaN, or all of them: it is seen nevertheless.
+    spoilt = (x * 0.0).sum() if y is x else (x * 0.0).sum() + (y * 0.0).sum()
+    row = row + spoilt
     part = row.detach() > 0 if count == "active" else torch.ones_like(row, dtype=torch.bool)
     if weight is not None:
-        check_rows("weight", weight, len(triplets), "One factor per triplet.")
+        check_weight(weight, len(triplets), "triplet")
         row = row * weight
-    return reduce_rows(row, part, reduction)
+    loss = reduce_rows(row, part, reduction)
+    return loss if reduction == "none" else loss + spoilt
 
 
 class TripletLoss(nn.Module):

@@ -29,11 +29,15 @@ def check_states(owner: str, states: Sequence[Tensor]) -> None:
             raise TypeError(
                 f"{owner}: expected floating-point states, got {state.dtype} after layer {n}"
             )
-        if state.ndim != 2 or state.shape != states[0].shape:
+        if state.ndim != 2:
             raise ValueError(
-                f"{owner}: expected one pooled state (b, d) per layer, all of one shape, got "
-                f"{tuple(states[0].shape)} after layer 1 and {tuple(state.shape)} after layer {n}. "
-                "Pool the tokens of every layer first."
+                f"{owner}: expected one pooled state (b, d) per layer, got shape "
+                f"{tuple(state.shape)} after layer {n}. Pool the tokens of every layer first."
+            )
+        if state.shape != states[0].shape:
+            raise ValueError(
+                f"{owner}: expected pooled states (b, d) of one shape, got "
+                f"{tuple(states[0].shape)} after layer 1 and {tuple(state.shape)} after layer {n}"
             )
 
 
@@ -54,6 +58,11 @@ class Layers:
             raise ValueError(
                 f"{owner}: every list needs one entry per layer, got lists of "
                 f"{', '.join(str(len(value)) for value in layered)}. Stack what has no layers."
+            )
+        if any(not isinstance(entry, Tensor) for value in layered for entry in value):
+            raise TypeError(
+                f"{owner}: lists hold one tensor per layer; make a tensor of ids, labels and "
+                "weights, which all layers share"
             )
         check_states(owner, tensors[0])
         self.width: int = tensors[0][0].shape[-1]

@@ -225,6 +225,11 @@ class Matryoshka2dLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_widths("Matryoshka2dLoss", dims)
+        if not isinstance(per_step, tuple | list) or len(per_step) != 2:
+            raise ValueError(
+                "Matryoshka2dLoss: per_step must be two numbers, of layers and of widths, got "
+                f"{per_step!r}"
+            )
         for name, count in zip(("layers", "widths"), per_step, strict=True):
             _check_drawn("Matryoshka2dLoss", f"per_step ({name})", count)
         check_alignment("Matryoshka2dLoss", kl_weight, kl_temperature)

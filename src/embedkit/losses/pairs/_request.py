@@ -15,6 +15,7 @@ from embedkit._checks import (
     check_ndim,
     check_positive,
     check_rows,
+    check_weight,
     check_widths,
 )
 from embedkit.losses._matches import Ids, resolve_ids, resolve_labels
@@ -127,11 +128,7 @@ def _check(query: Tensor, key: Tensor, r: Request) -> list[int]:
             f"{r.owner}: temperature must be one number, got shape {tuple(r.temperature.shape)}"
         )
     rows = query.shape[0]
-    if r.weight is not None and r.weight.shape != (rows,):
-        raise ValueError(
-            f"weight: expected shape ({rows},), one number >= 0 per query, "
-            f"got {tuple(r.weight.shape)}"
-        )
+    check_weight(r.weight, rows, "query")
     if r.symmetric and key.shape[0] != rows and (r.weight is not None or r.reduction == "none"):
         raise ValueError(
             f"{r.owner}: symmetric with {rows} queries and {key.shape[0]} keys has no row-wise "

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from embedkit._checks import check_choice, check_positive, check_same_shape
+from embedkit._checks import check_choice, check_positive, check_same_shape, check_weight
 from embedkit.losses._reduce import Reduction, reduce_rows
 from embedkit.losses.pairs._contrast import contrast
 from embedkit.losses.pairs._request import Gather, Request, SameId, Similarity
@@ -232,6 +232,7 @@ def info_nce_from_similarity(
     check_same_shape("One entry per query and key.", similarity=similarity, positive=positive)
     if positive.dtype != torch.bool:
         raise TypeError(f"positive: expected bool (True matches), got {positive.dtype}")
+    check_weight(weight, similarity.shape[0], "query")
     if not isinstance(temperature, Tensor):
         check_positive("info_nce_from_similarity", "temperature", temperature, _HINT)
     logits = similarity.to(accumulation_dtype(similarity.dtype)) / temperature

@@ -14,6 +14,8 @@ from embedkit._checks import (
     check_positive,
     check_rows,
     check_same_shape,
+    check_tensor,
+    check_weight,
 )
 from embedkit.losses._matches import match_counts, resolve_ids
 from embedkit.losses._reduce import Reduction, reduce_rows
@@ -55,8 +57,8 @@ def weighted_info_nce(
         query: vectors of any length; a zero vector has cosine 0 to all and gets no gradient.
         key: vectors of the same width; row i matches key i unless ids say otherwise.
         pair_weight: called with the features of a block of queries (r, ...) and of all keys
-            (k, ...), gives weights >= 0 of shape (r, k); gradients flow through them. It must be
-            a function of its arguments alone: backward calls it once more.
+            (k, ...), gives weights of shape (r, k), where below 0 is 0; gradients flow through
+            them. It must depend on its arguments alone: backward calls it once more.
         temperature: > 0, a number or a 0-d tensor.
         query_features: what ``pair_weight`` sees of the queries; None: the queries as they are.
         key_features: what it sees of the keys; None: the keys as they are.
@@ -84,6 +86,7 @@ def weighted_info_nce(
     check_ndim("key", key, "k d")
     check_last_dim("key", key, query.shape[1], "Queries and keys meet in one space.")
     _check_temperature(temperature)
+    check_weight(weight, query.shape[0], "query")
     count, keys = query.shape[0], key.shape[0]
     ids = resolve_ids(query_ids, key_ids, count, keys)
     if ids is None and keys < count:
@@ -95,6 +98,11 @@ def weighted_info_nce(
     key_features = key if key_features is None else key_features
     check_rows("query_features", query_features, count, "Row i describes query i.")
     check_rows("key_features", key_features, keys, "Row j describes key j.")
+    if not callable(pair_weight):
+        raise TypeError(
+            f"pair_weight: expected a function of two blocks, got {type(pair_weight).__name__}. A "
+            "matrix goes into weighted_info_nce_from_similarity."
+        )
     wide = accumulation_dtype(torch.promote_types(query.dtype, key.dtype))
     query, key = normalize(query.to(wide)), normalize(key.to(wide))
     index = torch.arange(keys, device=key.device)
@@ -102,6 +110,7 @@ def weighted_info_nce(
 
     def block(rows: Tensor, features: Tensor, own_ids: Tensor) -> Tensor:
         pair = pair_weight(features, key_features)
+        check_tensor("what pair_weight gave", pair)
         if pair.shape != (rows.shape[0], keys):
             raise ValueError(
                 f"pair_weight: expected to give shape ({rows.shape[0]}, {keys}), one weight per "
@@ -136,7 +145,7 @@ def weighted_info_nce_from_similarity(
     Args:
         similarity: larger is closer; minus the distance for a metric space.
         positive: True at every key that matches the query.
-        pair_weight: >= 0, of every key, positives as well; gradients flow through it.
+        pair_weight: of every key, positives as well; gradients flow through it. Below 0 is 0.
         temperature: > 0, in units of ``similarity``.
         weight: importance of each query, >= 0.
         reduction: "mean" divides by the queries that have a positive and a weight above 0.
@@ -163,7 +172,9 @@ def weighted_info_nce_from_similarity(
     )
     if positive.dtype != torch.bool:
         raise TypeError(f"positive: expected bool (True matches), got {positive.dtype}")
+    check_ndim("similarity", similarity, "q k")
     _check_temperature(temperature)
+    check_weight(weight, similarity.shape[0], "query")
     logits = similarity.to(accumulation_dtype(similarity.dtype)) / temperature
     if not logits.shape[1]:
         return _reduce(logits.sum(dim=1)[:, None].expand(-1, 2), positive.any(1), weight, reduction)
@@ -247,3 +258,8 @@ def _reduce(rows: Tensor, positive: Tensor, weight: Tensor | None, reduction: Re
 def _check_temperature(temperature: float | Tensor) -> None:
     if not isinstance(temperature, Tensor):
         check_positive("weighted_info_nce", "temperature", temperature, _HINT)
+    elif temperature.numel() != 1:
+        raise ValueError(
+            "weighted_info_nce: temperature must be one number, got shape "
+            f"{tuple(temperature.shape)}"
+        )

@@ -9,8 +9,8 @@ from embedkit._checks import (
     check_floating,
     check_ndim,
     check_positive,
-    check_rows,
     check_same_shape,
+    check_weight,
 )
 from embedkit.losses._reduce import Reduction, reduce_rows
 from embedkit.ops import accumulation_dtype
@@ -33,7 +33,7 @@ def _weighted(
     row: Tensor, taking_part: Tensor, weight: Tensor | None, reduction: Reduction
 ) -> Tensor:
     if weight is not None:
-        check_rows("weight", weight, row.shape[0], "One weight per query.")
+        check_weight(weight, row.shape[0], "query")
         row = row * weight
     return reduce_rows(row, taking_part, reduction)
 

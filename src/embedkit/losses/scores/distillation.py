@@ -13,6 +13,7 @@ from embedkit._checks import (
     check_integer,
     check_rows,
     check_same_shape,
+    check_weight,
 )
 from embedkit.losses._reduce import Reduction, reduce_rows
 from embedkit.ops import accumulation_dtype
@@ -40,7 +41,7 @@ def _pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 def _everyone(row: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
     if weight is not None:
-        check_rows("weight", weight, row.shape[0], "One weight per row.")
+        check_weight(weight, row.shape[0], "row")
         row = row * weight
     return reduce_rows(row, torch.ones_like(row, dtype=torch.bool), reduction)
 

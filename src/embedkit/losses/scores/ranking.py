@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from embedkit._checks import check_choice, check_floating, check_ndim, check_rows
+from embedkit._checks import check_choice, check_floating, check_ndim, check_rows, check_weight
 from embedkit.losses._reduce import Reduction, reduce_rows
 from embedkit.ops import accumulation_dtype
 
@@ -53,15 +53,13 @@ def bpr_loss(
     check_rows("negative", negative, positive.shape[0], "Each positive has its own negatives.")
     wide = accumulation_dtype(torch.promote_types(positive.dtype, negative.dtype))
     # threshold 40: beyond it softplus(x) - x < 5e-18, below float64's resolution of x.
-    terms = softplus(negative.to(wide) - positive.to(wide)[:, None], threshold=40.0)
+    won, lost = positive.to(wide), negative.to(wide)
+    terms = softplus(lost - won[:, None], threshold=40.0)
     count = negative.shape[1]
-    row = terms.sum(dim=1) / max(count, 1)
+    # An infinite score that wins has loss 0: times 0 it is NaN, and seen.
+    row = terms.sum(dim=1) / max(count, 1) + 0.0 * won + (0.0 * lost).sum(dim=1)
+    check_weight(weight, positive.shape[0], "row")
     if weight is not None:
-        if weight.shape != positive.shape:
-            raise ValueError(
-                f"weight: expected shape {tuple(positive.shape)}, one number >= 0 per row, got "
-                f"{tuple(weight.shape)}"
-            )
         row = row * weight.to(wide)
     return reduce_rows(row, torch.full_like(row, count > 0, dtype=torch.bool), reduction)
 

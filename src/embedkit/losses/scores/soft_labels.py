@@ -8,8 +8,8 @@ from embedkit._checks import (
     check_floating,
     check_ndim,
     check_positive,
-    check_rows,
     check_same_shape,
+    check_weight,
 )
 from embedkit.losses._reduce import Reduction, reduce_rows
 from embedkit.ops import accumulation_dtype
@@ -61,7 +61,7 @@ def soft_label_cross_entropy(
     labels = soft_labels.detach().to(wide)
     row = -(labels * (logits.to(wide) / temperature).log_softmax(dim=1)).sum(dim=1)
     if weight is not None:
-        check_rows("weight", weight, row.shape[0], "One weight per row.")
+        check_weight(weight, row.shape[0], "row")
         row = row * weight
     return reduce_rows(row, (labels != 0).any(dim=1), reduction)
 
