@@ -343,3 +343,5 @@ def test_caches_and_packed_texts_are_refused(auto):
             model(input_ids=IDS, past_key_values=cache)
         with pytest.raises(ValueError, match="position_ids need an attention_mask beside them"):
             model(input_ids=IDS, position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]]))
+        with pytest.raises(ValueError, match="position_ids need an attention_mask beside them"):
+            model(IDS, None, torch.tensor([[0, 1, 2, 0, 1, 2]]))

@@ -138,3 +138,5 @@ def test_what_is_not_finite_is_seen_though_no_triplet_names_it():
     labels = torch.tensor([0, 0, 1, 1, 2, 2])
     assert triplet_loss(x, semihard_triplets(x, labels)).isnan()
     assert triplet_loss(x, torch.zeros(0, 3, dtype=torch.long)).isnan()
+    other = torch.tensor([[0, 1, 4]])
+    assert triplet_loss(x, other, reduction="none").isnan().all()

@@ -236,3 +236,15 @@ def test_wrong_settings_teach():
         SoftLabelLoss(-1)
     with pytest.raises(ValueError, match="MarginMSELoss: reduction must be one of mean, sum, none"):
         MarginMSELoss("average")
+
+
+@pytest.mark.wording
+def test_a_weight_of_two_axes_is_refused():
+    rows = torch.ones(2, 1)
+    for call in (
+        lambda: similarity_distillation(S, T, weight=rows),
+        lambda: margin_mse(S[:, 0], S, T, weight=rows),
+        lambda: soft_label_cross_entropy(S, T.softmax(1), weight=rows),
+    ):
+        with pytest.raises(ValueError, match=r"weight: expected shape \(2,\), one number >= 0 per"):
+            call()

@@ -159,3 +159,9 @@ def test_settings_teach():
         BPRLoss("median")
     with pytest.raises(ValueError, match=r"batch_l2_penalty: expected the vectors of a batch, got"):
         batch_l2_penalty()
+
+
+def test_an_infinite_score_is_seen_though_it_wins():
+    far = torch.full((2,), torch.inf)
+    assert not bpr_loss(far, torch.zeros(2)).isfinite()
+    assert not bpr_loss(torch.zeros(2), -far).isfinite()
