@@ -11,6 +11,7 @@ __all__ = [
     "analysis",
     "batch",
     "geometry",
+    "graph",
     "heads",
     "losses",
     "mining",

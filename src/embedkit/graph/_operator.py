@@ -1,0 +1,49 @@
+"""What a graph layer accepts in place of an adjacency: PyG's edge lists."""
+
+import torch
+from torch import Tensor
+
+from embedkit._checks import check_floating, check_ndim, check_rows
+from embedkit.graph._edges import check_edges, check_ids, normalized_entries
+from embedkit.graph.adjacency import Adjacency, transpose_of
+from embedkit.ops import accumulation_dtype
+
+
+def as_operator(
+    owner: str,
+    nodes: Tensor,
+    edges: Adjacency | Tensor,
+    edge_weight: Tensor | None = None,
+    *,
+    norm: str = "sym",
+    self_loops: bool = False,
+) -> Adjacency:
+    """The operator itself, or one made of ``edge_index`` and ``edge_weight`` for this call.
+
+    Made on the fly it costs two sorts of the edges, does not merge equal edges (they add up all
+    the same) and keeps the gradient of ``edge_weight``. An adjacency is taken as it is, whatever
+    ``norm`` says: it was normalised when it was built.
+    """
+    check_floating("nodes", nodes)
+    check_ndim("nodes", nodes, "n d")
+    if isinstance(edges, Adjacency):
+        if edge_weight is not None:
+            raise ValueError(
+                f"{owner}: an Adjacency holds its weights already, so edge_weight must be None. "
+                "reweight(adjacency, value) gives it other ones."
+            )
+        check_rows("nodes", nodes, edges.num_cols, f"{owner}: one node per column of the graph.")
+        return edges
+    check_edges(owner, edges, edge_weight)
+    size = nodes.shape[0]
+    if edges.device.type == "cpu" and not torch.compiler.is_compiling():
+        check_ids(owner, "edge_index", edges, size, "num_nodes", "One row of nodes per node id.")
+    if edge_weight is None:
+        edge_weight = torch.ones(
+            edges.shape[1], dtype=accumulation_dtype(nodes.dtype), device=nodes.device
+        )
+    row, col, value = normalized_entries(edges.long(), edge_weight, size, norm, self_loops)
+    order = torch.argsort(row, stable=True)
+    row, col, value = row[order], col[order], value[order]
+    crow = torch.searchsorted(row, torch.arange(size + 1, device=row.device))
+    return Adjacency(crow, col, value, transpose_of(row, col, size))
