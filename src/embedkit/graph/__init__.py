@@ -5,11 +5,10 @@ from embedkit.graph.adjacency import (
     Transpose,
     add_identity,
     adjacency_from_entries,
-    bipartite_adjacency,
-    build_adjacency,
     propagate,
     reweight,
 )
+from embedkit.graph.build import bipartite_adjacency, build_adjacency
 from embedkit.graph.convert import (
     adjacency_from_sparse,
     to_edge_index,
