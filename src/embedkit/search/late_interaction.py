@@ -19,7 +19,7 @@ from embedkit._checks import (
     check_mask,
     check_ndim,
 )
-from embedkit.ops import accumulation_dtype, normalize, zero_padding
+from embedkit.ops import accumulation_dtype, normalize, segment_max, zero_padding
 from embedkit.ops.late_interaction import max_sim
 from embedkit.search.exact import SearchResult, _merge, _top
 
@@ -160,14 +160,14 @@ def _ragged(query: Tensor, tokens: Tensor, lengths: list[int]) -> Tensor:
     """(q, c) MaxSim of documents that lie one after the other."""
     if not query.shape[1]:
         return query.new_zeros(query.shape[0], len(lengths))
+    size = torch.tensor(lengths, device=tokens.device)
+    document = torch.arange(len(lengths), device=tokens.device).repeat_interleave(size)
     step = max(1, QUERY_TOKENS // query.shape[1])
     parts = []
     with torch.autocast(query.device.type, enabled=False):
         for part in torch.split(query, step):
             similarity = tokens @ part.flatten(0, 1).mT
-            nothing = similarity.new_zeros(similarity.shape[1])
-            rows = torch.split(similarity, lengths)
-            best = torch.stack([r.amax(dim=0) if len(r) else nothing for r in rows])
+            best = segment_max(similarity, document, len(lengths))
             parts.append(rearrange(best, "c (q n) -> q c n", n=part.shape[1]).sum(dim=2))
     return torch.cat(parts)
 
