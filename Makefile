@@ -46,6 +46,7 @@ bench: $(VENV)/.develop  ## rivals beside us; wants an idle machine
 	$(PY) benchmarks/matryoshka.py
 	$(PY) benchmarks/memory.py
 	$(PY) benchmarks/triplets.py
+	$(PY) benchmarks/classifiers.py
 	$(PY) benchmarks/latent_attention.py
 	$(PY) benchmarks/large_batch.py
 	$(PY) benchmarks/gather_schemes.py
