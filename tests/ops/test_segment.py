@@ -124,3 +124,13 @@ def test_segment_ids_errors_teach():
         segment_ids(torch.tensor([], dtype=torch.long), 0)
     with pytest.raises(TypeError, match="offsets: expected integers"):
         segment_ids(torch.tensor([0.0, 1.0]), 1)
+
+
+@pytest.mark.parametrize("pool", [segment_max, segment_mean, segment_softmax])
+@pytest.mark.parametrize("shape", [(0, 2), (3, 0), (0, 0)])
+def test_rows_without_entries_and_no_rows(pool, shape):
+    values = torch.randn(*shape, requires_grad=True)
+    out = pool(values, torch.zeros(shape[0], dtype=torch.long), 4)
+    out.sum().backward()
+    assert out.shape == (shape if pool is segment_softmax else (4, shape[1]))
+    assert not out.any()

@@ -107,6 +107,8 @@ def segment_max(
             [5.]])
     """
     ids = _check_segments("segment_max", values, ids, num_segments)
+    if not values.shape[1]:  # no column: torch's scatter refuses ids of rows without entries
+        return values.sum(dim=0).expand(num_segments, 0)
     lowest = values.new_full((num_segments, values.shape[1]), -torch.inf)
     with _explained("segment_max", ids, num_segments):
         largest = lowest.scatter_reduce(0, ids[:, None].expand_as(values), values, "amax")
