@@ -9,7 +9,8 @@ from geometry.cases_isotropy import CASES as GEOMETRY
 from heads.cases import CASES as HEADS
 from losses.cases import CASES as LOSSES
 from mining.cases import CASES as MINING
+from ops.cases import CASES as OPS
 from pooling.cases import CASES as POOLING
 from tables.cases import CASES as TABLES
 
-CASES = {**TABLES, **POOLING, **HEADS, **LOSSES, **BATCH, **MINING, **GEOMETRY}
+CASES = {**TABLES, **POOLING, **HEADS, **LOSSES, **BATCH, **MINING, **GEOMETRY, **OPS}

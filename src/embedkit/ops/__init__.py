@@ -1,6 +1,7 @@
 """Tensors in, tensors out, no parameters: what several packages share, or what is used bare."""
 
 from embedkit.ops.collectives import gather_rows
+from embedkit.ops.gradient_reversal import GradientReversal, gradient_reversal
 from embedkit.ops.hashing import splitmix64, stable_hash, stable_string_hash
 from embedkit.ops.late_interaction import max_sim
 from embedkit.ops.masked import accumulation_dtype, masked_mean, masked_softmax, zero_padding
@@ -15,9 +16,11 @@ from embedkit.ops.segment import (
 )
 
 __all__ = [
+    "GradientReversal",
     "accumulation_dtype",
     "average_ranks",
     "gather_rows",
+    "gradient_reversal",
     "masked_mean",
     "masked_softmax",
     "max_sim",
