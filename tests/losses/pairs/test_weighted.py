@@ -139,7 +139,7 @@ def test_what_is_not_finite_is_seen():
 def test_errors_teach():
     query, key = randn(3, 2), randn(3, 2)
     with pytest.raises(
-        ValueError, match=r"pair_weight: expected to give shape \(3, 3\).*got \(3,\)"
+        ValueError, match=r"pair_weight: expected to give shape \(1, 3\).*got \(1,\)"
     ):
         weighted_info_nce(query, key, lambda a, b: a.sum(dim=1))
     with pytest.raises(ValueError, match=r"key: expected at least 3 rows"):

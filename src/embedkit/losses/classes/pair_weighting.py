@@ -145,13 +145,14 @@ def _row_losses(
         return unit.sum(dim=1)
     index = torch.arange(count, device=labels.device)
 
-    def block(rows: Tensor, own_labels: Tensor, own_index: Tensor) -> Tensor:
-        with full_precision(unit):
-            cosine = rows @ unit.mT
+    def block(rows: Tensor, own_labels: Tensor, own_index: Tensor, others: Tensor) -> Tensor:
+        with full_precision(rows):
+            cosine = rows @ others.mT
         same = own_labels[:, None] == labels
         return row_loss(cosine, same & (own_index[:, None] != index), ~same)
 
-    return map_row_blocks(block, unit, labels, index, columns=count, entries=_ENTRIES)
+    rows = (unit, labels, index)
+    return map_row_blocks(block, rows, (unit,), columns=count, entries=_ENTRIES)
 
 
 def _check_rows(embeddings: Tensor) -> None:

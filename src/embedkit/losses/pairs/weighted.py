@@ -1,10 +1,12 @@
 """InfoNCE whose negatives count as much as a function of the pair says: MEOW, AdaMEOW."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from embedkit._checks import (
     check_choice,
@@ -58,7 +60,8 @@ def weighted_info_nce(
         key: vectors of the same width; row i matches key i unless ids say otherwise.
         pair_weight: called with the features of a block of queries (r, ...) and of all keys
             (k, ...), gives weights of shape (r, k), where below 0 is 0; gradients flow through
-            them. It must depend on its arguments alone: backward calls it once more.
+            them. It must depend on its arguments alone: backward calls it once more. What it
+            learns belongs into a Module: a function that closes over parameters takes more memory.
         temperature: > 0, a number or a 0-d tensor.
         query_features: what ``pair_weight`` sees of the queries; None: the queries as they are.
         key_features: what it sees of the keys; None: the keys as they are.
@@ -108,8 +111,25 @@ def weighted_info_nce(
     index = torch.arange(keys, device=key.device)
     own, other = (index[:count], index) if ids is None else (ids.query, ids.key)
 
-    def block(rows: Tensor, features: Tensor, own_ids: Tensor) -> Tensor:
-        pair = pair_weight(features, key_features)
+    learned = dict(pair_weight.named_parameters()) if isinstance(pair_weight, nn.Module) else {}
+    divisor = torch.as_tensor(temperature, dtype=wide, device=query.device)
+
+    def weigh(features: Tensor, others: Tensor, parameters: Sequence[Tensor]) -> Any:
+        if isinstance(pair_weight, nn.Module):
+            named = dict(zip(learned, parameters, strict=True))
+            return functional_call(pair_weight, named, (features, others))
+        return pair_weight(features, others)
+
+    def block(
+        rows: Tensor,
+        features: Tensor,
+        own_ids: Tensor,
+        keys_: Tensor,
+        others: Tensor,
+        divisor: Tensor,
+        *parameters: Tensor,
+    ) -> Tensor:
+        pair = weigh(features, others, parameters)
         check_tensor("what pair_weight gave", pair)
         if pair.shape != (rows.shape[0], keys):
             raise ValueError(
@@ -117,13 +137,19 @@ def weighted_info_nce(
                 f"query of the block and key, got {tuple(pair.shape)}"
             )
         with full_precision(rows):
-            logits = rows @ key.mT / temperature
+            logits = rows @ keys_.mT / divisor
         return _row_losses(logits, own_ids[:, None] == other, pair.to(wide))
 
     if count == 0 or keys == 0:
         rows = ((query.sum() + key.sum()) * 0.0).expand(count, 2)
     else:
-        rows = map_row_blocks(block, query, query_features, own, columns=keys, entries=_ENTRIES)
+        rows = map_row_blocks(
+            block,
+            (query, query_features, own),
+            (key, key_features, divisor, *learned.values()),
+            columns=keys,
+            entries=_ENTRIES,
+        )
     some = torch.ones_like(own) if ids is None else match_counts(ids)
     return _reduce(rows, some > 0, weight, reduction)
 
