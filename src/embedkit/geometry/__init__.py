@@ -1,5 +1,6 @@
 """Points to points, and distances between them."""
 
+from embedkit.geometry import lorentz, poincare
 from embedkit.geometry.isotropy import (
     AffineMap,
     fit_all_but_the_top,
@@ -14,4 +15,6 @@ __all__ = [
     "fit_ica",
     "fit_standardization",
     "fit_whitening",
+    "lorentz",
+    "poincare",
 ]

@@ -8,6 +8,14 @@ except ImportError as error:
         'Install it with: pip install "embedkit[plots]"'
     ) from error
 
+from embedkit.plots.depth import depth_curve
 from embedkit.plots.matryoshka import matryoshka_curve
+from embedkit.plots.poincare import poincare_disk
+from embedkit.plots.reconstruction import reconstruction_curve
 
-__all__ = ["matryoshka_curve"]
+__all__ = [
+    "depth_curve",
+    "matryoshka_curve",
+    "poincare_disk",
+    "reconstruction_curve",
+]

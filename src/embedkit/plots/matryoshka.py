@@ -4,12 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from embedkit._checks import check_widths
-
-MARKERS = "osD^vP"
-INK = "#555555"
+from embedkit.plots._labels import DASHES, INK, MARKERS, framed, name_lines
 
 
 def _check(
@@ -30,24 +27,6 @@ def _check(
     for name, values in [*scores.items(), *((n, [v]) for n, v in baseline.items())]:
         if not all(math.isfinite(value) for value in values):
             raise ValueError(f"matryoshka_curve: {name!r} must be finite, got {list(values)}")
-
-
-def _apart(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Heights moved as little as it takes to lie ``gap`` apart, if possible in [low, high]."""
-    order = sorted(range(len(heights)), key=heights.__getitem__)
-    groups: list[list[float]] = []  # of labels that touch: [centre, how many]
-    for i in order:
-        groups.append([min(max(heights[i], low), high), 1])
-        while len(groups) > 1:
-            (below, m), (above, n) = groups[-2:]
-            if above - below >= gap * (m + n) / 2:
-                break
-            size = m + n
-            centre = (below * m + above * n) / size
-            reach = gap * (size - 1) / 2
-            groups[-2:] = [[max(min(centre, high - reach), low + reach), size]]
-    placed = [c + gap * (j - (size - 1) / 2) for c, size in groups for j in range(int(size))]
-    return [place for _, place in sorted(zip(order, placed, strict=True))]
 
 
 def matryoshka_curve(
@@ -85,8 +64,7 @@ def matryoshka_curve(
     """
     baseline = baseline or {}
     _check(dims, scores, baseline)
-    if ax is None:
-        ax = Figure(figsize=(6.4, 3.8), dpi=150, layout="constrained").add_subplot()
+    ax = framed(ax)
     every = [value for values in scores.values() for value in values] + list(baseline.values())
     low, high = min(0.0, *every), max(0.0, *every)
     margin = 0.06 * (high - low or 1.0)
@@ -98,32 +76,14 @@ def matryoshka_curve(
     ax.set_xticks([], minor=True)
     ax.set_xlabel("embedding width")
     ax.set_ylabel(ylabel)
-    ax.grid(axis="y", color="#e5e5e5", linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
 
     labels = []
     for i, (name, values) in enumerate(scores.items()):
         (line,) = ax.plot(dims, values, marker=MARKERS[i % len(MARKERS)], markersize=5, linewidth=2)
         labels.append((f"{name}  {values[-1]:.3f}", values[-1], line.get_color()))
     for name, value in baseline.items():
-        ax.axhline(value, color=INK, linestyle=(0, (4, 3)), linewidth=1.2)
+        ax.axhline(value, color=INK, linestyle=DASHES, linewidth=1.2)
         labels.append((f"{name}  {value:.3f}", value, INK))
 
-    size = 9.0
-    inches = ax.bbox.height / ax.figure.dpi
-    gap = 1.35 * size / 72 / inches * (high - low)
-    places = _apart([value for _, value, _ in labels], gap, low, high)
-    for (text, _, color), place in zip(labels, places, strict=True):
-        ax.annotate(
-            text,
-            xy=(1.0, place),
-            xycoords=("axes fraction", "data"),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            color=color,
-            fontsize=size,
-            annotation_clip=False,
-        )
+    name_lines(ax, labels)
     return ax

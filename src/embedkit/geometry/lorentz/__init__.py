@@ -1,0 +1,25 @@
+"""The hyperboloid: hyperbolic space as points (time, space) with <p, p> = -1/c, plain tensors."""
+
+from embedkit.geometry.lorentz.distance import distance, pairwise_distance
+from embedkit.geometry.lorentz.maps import (
+    expmap,
+    expmap0,
+    logmap,
+    logmap0,
+    parallel_transport,
+)
+from embedkit.geometry.lorentz.midpoint import midpoint
+from embedkit.geometry.lorentz.space import inner, project
+
+__all__ = [
+    "distance",
+    "expmap",
+    "expmap0",
+    "inner",
+    "logmap",
+    "logmap0",
+    "midpoint",
+    "pairwise_distance",
+    "parallel_transport",
+    "project",
+]

@@ -1,0 +1,56 @@
+"""The weighted centroid of points of the hyperboloid."""
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from embedkit._checks import check_mask
+from embedkit.geometry._curvature import check_vectors, curvature_of, point_weights
+from embedkit.geometry._hyperboloid import lift, space_and_time
+from embedkit.geometry._scalars import dot
+from embedkit.ops import zero_padding
+
+
+def midpoint(
+    p: Float[Tensor, "*b n d"],
+    weight: Float[Tensor, "*#b n"] | None = None,
+    mask: Bool[Tensor, "*b n"] | None = None,
+    *,
+    curvature: float | Tensor = 1.0,
+) -> Float[Tensor, "*b d"]:
+    """Centroid of n points:  m / (s sqrt(-<m, m>_L)),  m = sum_i w_i p_i,  s = sqrt(c).
+
+    It minimises the weighted squared Lorentz distance, and is the ball's gyromidpoint.
+
+    Args:
+        p: points (..., n, 1 + d), time first.
+        weight: one number >= 0 per point; only ratios count. None: equal weights.
+        mask: True where a point is real, False where it is padding. None: all real.
+        curvature: c > 0 of a space of curvature -c; a number or a 0-d tensor.
+
+    Returns:
+        Points in the dtype of ``p``; the origin (1/s, 0) where no point has weight.
+
+    Raises:
+        ValueError: if the curvature is not > 0, shapes do not fit, or a weight is negative (looked
+            at on a CPU, outside compiled graphs).
+        TypeError: if points are not floating, or the mask is not bool.
+
+    Source: Law et al. 2019, Lorentzian Distance Learning for Hyperbolic Representations, eq. 12.
+
+    >>> midpoint(torch.tensor([[2.0**0.5, 1.0], [2.0**0.5, -1.0]]))
+    tensor([1., 0.])
+    """
+    check_vectors(p=p)
+    if p.ndim < 2:
+        raise ValueError(f"p: expected points (..., n, 1 + d), got shape {tuple(p.shape)}")
+    check_mask(mask, p, owner="p", name="mask")
+    c = curvature_of("lorentz.midpoint", curvature, p)
+    share = point_weights("lorentz.midpoint", weight, p)
+    if mask is not None:
+        share = share.masked_fill(~mask, 0.0)
+    share = share[..., None]
+    space, time = space_and_time(zero_padding(p, mask), c)
+    total, space, time = share.sum(-2), (share * space).sum(-2), (share * time).sum(-2)
+    least = (total.square() / c).detach().masked_fill(total <= 0, 1.0)
+    root = (time.square() - dot(space, space)).clamp_min(least).sqrt()
+    return lift(space / (c.sqrt() * root), c, p.dtype)
