@@ -1,0 +1,1 @@
+"""Neighbours are summed and mixed: NGCF, LightGCN, and what combines their layers."""
