@@ -3,6 +3,7 @@ from heads.cases_nested_classifier import CASES as NESTED_CLASSIFIER
 from heads.cases_next_sentence import CASES as NEXT_SENTENCE
 from heads.cases_pair import CASES as PAIR
 from heads.cases_projection import CASES as PROJECTION
+from heads.cases_relation import CASES as RELATION
 
 from embedkit.heads import MatryoshkaHead
 
@@ -12,4 +13,5 @@ CASES = {
     **NEXT_SENTENCE,
     **PAIR,
     **PROJECTION,
+    **RELATION,
 }

@@ -19,6 +19,7 @@ from embedkit.heads.next_sentence.predictor import (
 from embedkit.heads.next_sentence.rollout import Rollout, latent_rollout
 from embedkit.heads.pair import PairHead, pair_features, score_all_pairs
 from embedkit.heads.projection import ProjectionHead, ReweightingHead, SymmetricReLU, symmetric_relu
+from embedkit.heads.relation import TransR, relation_project, transr_distance
 
 __all__ = [
     "Autoencoding",
@@ -33,6 +34,7 @@ __all__ = [
     "SequenceAutoencoder",
     "SymmetricReLU",
     "TerminationHead",
+    "TransR",
     "delimiter_states",
     "entry_embeddings",
     "greedy_decode",
@@ -40,8 +42,10 @@ __all__ = [
     "pair_features",
     "prefix_condition",
     "question_mask",
+    "relation_project",
     "score_all_pairs",
     "sentence_lens",
     "symmetric_relu",
+    "transr_distance",
     "truncate_embedding",
 ]
