@@ -1,4 +1,5 @@
 import torch
+from pooling.cases_semantic import CASES as SEMANTIC
 from pooling.cases_sparse import CASES as SPARSE
 
 from embedkit.pooling import (
@@ -42,4 +43,5 @@ CASES = {
         lambda: LayerWeightedPool(3),
         lambda b: (torch.randn(3, b, 4),),
     ),
+    **SEMANTIC,
 }

@@ -19,6 +19,7 @@ from embedkit.pooling.positions import (
     instruction_mask,
     position_weighted_pool,
 )
+from embedkit.pooling.semantic import SemanticAttentionPool, semantic_attention
 from embedkit.pooling.sparse import SparsePool, sparse_pool
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "MaxPool",
     "MeanPool",
     "PositionWeightedPool",
+    "SemanticAttentionPool",
     "SparsePool",
     "attention_pool",
     "first_token_pool",
@@ -40,5 +42,6 @@ __all__ = [
     "max_pool",
     "mean_pool",
     "position_weighted_pool",
+    "semantic_attention",
     "sparse_pool",
 ]
