@@ -6,6 +6,7 @@ tuple of forward's arguments for batch size b. Each package has its own part, jo
 
 from batch.cases import CASES as BATCH
 from geometry.cases_isotropy import CASES as GEOMETRY
+from graph.cases import CASES as GRAPH
 from heads.cases import CASES as HEADS
 from losses.cases import CASES as LOSSES
 from mining.cases import CASES as MINING
@@ -13,4 +14,4 @@ from ops.cases import CASES as OPS
 from pooling.cases import CASES as POOLING
 from tables.cases import CASES as TABLES
 
-CASES = {**TABLES, **POOLING, **HEADS, **LOSSES, **BATCH, **MINING, **GEOMETRY, **OPS}
+CASES = {**TABLES, **POOLING, **HEADS, **LOSSES, **BATCH, **MINING, **GEOMETRY, **OPS, **GRAPH}

@@ -2,12 +2,15 @@
 
 import torch
 from losses.cases_classics import CASES as CLASSICS
+from losses.cases_compactness import CASES as COMPACTNESS
 from losses.cases_depth import CASES as DEPTH
 from losses.cases_distillation import CASES as DISTILLATION
 from losses.cases_few_shot import CASES as FEW_SHOT
 from losses.cases_frozen_prototypes import CASES as FROZEN_PROTOTYPES
 from losses.cases_order import CASES as ORDER
+from losses.cases_prototype_contrast import CASES as PROTOTYPE_CONTRAST
 from losses.cases_recommendation import CASES as RECOMMENDATION
+from losses.cases_sdne import CASES as SDNE
 from losses.cases_sequence import CASES as SEQUENCE
 from losses.cases_spectral import CASES as SPECTRAL
 
@@ -60,4 +63,7 @@ CASES = {
     **RECOMMENDATION,
     **SEQUENCE,
     **SPECTRAL,
+    **COMPACTNESS,
+    **PROTOTYPE_CONTRAST,
+    **SDNE,
 }

@@ -2,10 +2,19 @@
 
 from embedkit.analysis.collisions import CollisionReport, collision_report, expected_lost
 from embedkit.analysis.correlation import kendall, pearson, spearman
+from embedkit.analysis.graphs.hops import hop_distances
+from embedkit.analysis.graphs.reconstruction import (
+    HopReport,
+    ReconstructionReport,
+    reconstruction_metrics,
+)
+from embedkit.analysis.graphs.semantics import SemanticDrift, analogy_accuracy, semantic_drift
+from embedkit.analysis.graphs.smoothness import Smoothness, smoothness
 from embedkit.analysis.isotropy import alignment, isotropy_score, mean_cosine, uniformity
 from embedkit.analysis.label_retrieval import LabelRetrieval, label_retrieval_metrics
 from embedkit.analysis.layers import layer_feature_weights
 from embedkit.analysis.probes import ClusteringScores, clustering_scores, knn_probe, linear_probe
+from embedkit.analysis.recommendation import all_ranking_metrics
 from embedkit.analysis.retrieval import retrieval_metrics
 from embedkit.analysis.spectrum import (
     effective_rank,
@@ -26,13 +35,20 @@ __all__ = [
     "ClusteringScores",
     "CollisionReport",
     "FoldAccuracy",
+    "HopReport",
     "LabelRetrieval",
+    "ReconstructionReport",
+    "SemanticDrift",
+    "Smoothness",
     "ValidationRate",
     "alignment",
+    "all_ranking_metrics",
+    "analogy_accuracy",
     "clustering_scores",
     "collision_report",
     "effective_rank",
     "expected_lost",
+    "hop_distances",
     "isotropy_score",
     "kendall",
     "knn_probe",
@@ -43,7 +59,10 @@ __all__ = [
     "participation_ratio",
     "pearson",
     "rankme",
+    "reconstruction_metrics",
     "retrieval_metrics",
+    "semantic_drift",
+    "smoothness",
     "spearman",
     "spectrum",
     "stable_rank",

@@ -20,6 +20,11 @@ from embedkit.losses.classes.pair_weighting import (
     circle,
     multi_similarity,
 )
+from embedkit.losses.classes.prototype_contrast import (
+    ProtoNCELoss,
+    cluster_concentration,
+    proto_nce,
+)
 from embedkit.losses.classes.proxy import ProxyAnchorLoss, ProxyNCALoss, proxy_anchor, proxy_nca
 from embedkit.losses.classes.triplet import TripletLoss, triplet_loss
 from embedkit.losses.depth.adaptive import (
@@ -57,6 +62,7 @@ from embedkit.losses.scores.candidate_distillation import (
     margin_mse,
     similarity_distillation,
 )
+from embedkit.losses.scores.compactness import POTLoss, pot_loss
 from embedkit.losses.scores.correlation import PearsonLoss, RankKLLoss, pearson_loss, rank_kl_loss
 from embedkit.losses.scores.distillation import (
     LogitDistillationLoss,
@@ -75,6 +81,7 @@ from embedkit.losses.scores.ordering import (
 from embedkit.losses.scores.preference import PROLoss, pro_loss
 from embedkit.losses.scores.ranking import BPRLoss, batch_l2_penalty, bpr_loss
 from embedkit.losses.scores.soft_labels import SoftLabelLoss, soft_label_cross_entropy
+from embedkit.losses.sdne import SDNELoss, sdne_loss
 from embedkit.losses.sequence import SequenceCrossEntropyLoss, sequence_cross_entropy
 from embedkit.losses.sparsity import flops_regularizer, l1_regularizer
 from embedkit.losses.temperature import LearnableTemperature
@@ -102,13 +109,16 @@ __all__ = [
     "MatryoshkaCrossEntropyLoss",
     "MatryoshkaLoss",
     "MultiSimilarityLoss",
+    "POTLoss",
     "PROLoss",
     "PearsonLoss",
+    "ProtoNCELoss",
     "ProtoTripletLoss",
     "PrototypeCrossEntropyLoss",
     "ProxyAnchorLoss",
     "ProxyNCALoss",
     "RankKLLoss",
+    "SDNELoss",
     "SampledSoftmaxLoss",
     "ScoreRegressionLoss",
     "SequenceCrossEntropyLoss",
@@ -130,6 +140,7 @@ __all__ = [
     "binary_margin",
     "bpr_loss",
     "circle",
+    "cluster_concentration",
     "cos_face",
     "cosent_loss",
     "decoupled_contrastive",
@@ -149,7 +160,9 @@ __all__ = [
     "multi_similarity",
     "pca_compress",
     "pearson_loss",
+    "pot_loss",
     "pro_loss",
+    "proto_nce",
     "proto_triplet_loss",
     "prototype_cross_entropy",
     "prototypical_logits",
@@ -159,6 +172,7 @@ __all__ = [
     "ring_info_nce",
     "sampled_softmax",
     "score_regression",
+    "sdne_loss",
     "sequence_cross_entropy",
     "sigmoid_contrastive",
     "similarity_distillation",

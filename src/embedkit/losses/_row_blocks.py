@@ -1,6 +1,7 @@
 """Numbers per row that need a matrix of rows against everything, a block of rows at a time."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -51,6 +52,11 @@ def _recomputed(block: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     return part
 
 
+def _autocast(state: tuple[str, torch.dtype, bool] | None) -> AbstractContextManager[Any]:
+    """Autocast as it was in forward; nothing on a device that has none."""
+    return nullcontext() if state is None else torch.autocast(state[0], state[1], state[2])
+
+
 class _Blocks(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -58,7 +64,9 @@ class _Blocks(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(*tensors)
         kind = tensors[0].device.type
-        ctx.autocast = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+        ctx.autocast = None
+        if torch.amp.is_autocast_available(kind):
+            ctx.autocast = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
         ctx.block, ctx.split, ctx.step = block, split, step
         rows, shared = tensors[:split], tensors[split:]
         out: Tensor | None = None
@@ -83,12 +91,11 @@ class _Blocks(torch.autograd.Function):
             found = dict(zip(needed, of, strict=True))
             return None, None, None, *(found.get(i) for i in range(len(tensors)))
         total = {i: torch.zeros_like(tensors[i]) for i in needed}
-        kind, dtype, enabled = ctx.autocast
         for start in range(0, tensors[0].shape[0], step):
             piece = slice(start, start + step)
             taken = [t[piece] if i < split else t for i, t in enumerate(tensors)]
             taken = [t.detach().requires_grad_(i in total) for i, t in enumerate(taken)]
-            with torch.enable_grad(), torch.autocast(kind, dtype=dtype, enabled=enabled):
+            with torch.enable_grad(), _autocast(ctx.autocast):
                 part = ctx.block(*taken)
             learned = [taken[i] for i in needed]
             of = torch.autograd.grad(part, learned, gradient[piece], allow_unused=True)

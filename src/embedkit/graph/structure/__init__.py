@@ -1,0 +1,1 @@
+"""What a graph looks like around its nodes: counts, walks, proximities, and their factors."""
