@@ -16,6 +16,11 @@ def test_lines_names_and_chance_are_those_given():
     for line, values in zip(curves, SCORES.values(), strict=True):
         assert list(line.get_xdata()) == [1, 2, 4]
         assert str(list(line.get_ydata())) == str(values)
+    bars = ax.containers[0].lines[2][0].get_segments()  # of HOPE, the only one with an error
+    assert [float(high - low) for low, high in (bar[:, 1] for bar in bars)] == pytest.approx(
+        [0.02, 0.04, 0.06]
+    )
+    assert not ax.containers[1].has_yerr
     dashed = ax.get_lines()[-1]
     assert list(dashed.get_ydata()) == [0.2, 0.6, 0.7]
     assert dashed.is_dashed()

@@ -3,6 +3,7 @@
 from embedkit.analysis.collisions import CollisionReport, collision_report, expected_lost
 from embedkit.analysis.correlation import kendall, pearson, spearman
 from embedkit.analysis.graphs.hops import hop_distances
+from embedkit.analysis.graphs.precision import average_precision
 from embedkit.analysis.graphs.reconstruction import (
     HopReport,
     ReconstructionReport,
@@ -44,6 +45,7 @@ __all__ = [
     "alignment",
     "all_ranking_metrics",
     "analogy_accuracy",
+    "average_precision",
     "clustering_scores",
     "collision_report",
     "effective_rank",

@@ -265,7 +265,7 @@ def netmf(
             raise MemoryError(
                 f"netmf: {kept} entries after {first + len(nodes)} of {size} nodes, more than "
                 f"max_entries={max_entries}. A smaller window or more negatives leaves fewer; "
-                "for large graphs draw walks (torch_geometric.nn.Node2Vec)."
+                "for large graphs draw walks (random_walks)."
             )
         cols.append(keep.nonzero()[:, 1])
         values.append(rows[keep].log())
