@@ -47,7 +47,13 @@ bench: $(VENV)/.develop  ## rivals beside us; wants an idle machine
 	$(PY) benchmarks/memory.py
 	$(PY) benchmarks/triplets.py
 	$(PY) benchmarks/classifiers.py
+	$(PY) benchmarks/late_interaction.py
+	$(PY) benchmarks/quantized.py
 	$(PY) benchmarks/latent_attention.py
+	$(PY) benchmarks/propagation.py
+	$(PY) benchmarks/orbits.py
+	$(PY) benchmarks/hyperbolic.py
+	$(PY) benchmarks/mobius_linear.py
 	$(PY) benchmarks/large_batch.py
 	$(PY) benchmarks/gather_schemes.py
 
