@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import inspect
+import operator
 import pkgutil
 import re
 import runpy
@@ -42,6 +43,17 @@ def test_public_names_are_documented(value):
     assert text
     if inspect.isclass(value) and issubclass(value, torch.nn.Module):
         assert ">>>" in text, "a Module shows one call"
+
+
+def test_the_pages_name_what_is_public_and_nothing_else():
+    directive = re.compile(r"^\.\. auto(?:class|function|module):: +embedkit\.(\S+)", re.M)
+    named = {
+        n for page in (ROOT / "docs").glob("*.md") for n in directive.findall(page.read_text())
+    }
+    for name in named:
+        operator.attrgetter(name)(embedkit)
+    calls = {p.id for p in public() if callable(p.values[0]) or inspect.ismodule(p.values[0])}
+    assert calls - named == set()
 
 
 @pytest.mark.examples
