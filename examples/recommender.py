@@ -65,11 +65,11 @@ def read(data, folder):
         if not path.exists():
             raise SystemExit(f"expected {name} or {name}.gz in {path.parent}; --folder names it")
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
-            rows = [[int(word) for word in line.split()] for line in file]
+            rows = [line.split() for line in file]
         if data == "lastfm":  # user, item, how often; numbered from 1
-            pairs = [(row[0] - 1, row[1] - 1) for row in rows]
+            pairs = [(int(user) - 1, int(item) - 1) for user, item, _ in rows]
         else:
-            pairs = [(row[0], item) for row in rows for item in row[1:]]
+            pairs = [(int(row[0]), int(item)) for row in rows for item in row[1:]]
         result.append(torch.tensor(pairs).T)
     return result
 

@@ -20,7 +20,7 @@ def test_graphs_beat_factorisation_on_generated_clicks(tmp_path):
 @pytest.mark.examples
 def test_both_kinds_of_real_files_are_read(tmp_path):
     with gzip.open(tmp_path / "data1.txt.gz", "wt") as file:
-        file.write("1\t1\t9\n1\t2\t1\n2\t3\t5\n")
+        file.write("1\t1\t9\n1\t2\t3.2e+05\n2\t3\t5\n")
     (tmp_path / "test1.txt").write_text("1\t3\t9\n")
     (tmp_path / "train.txt").write_text("0 0 1\n1 2\n2\n")
     (tmp_path / "test.txt").write_text("0 2\n")
