@@ -326,8 +326,8 @@ def main(quick: bool = False) -> Row:
         f"and {true - false:+.3f} against shuffled ones. On music the rule asks KGAT to keep what "
         "factors reach, no more: knowledge adds little where clicks say it already. The "
         "synthetic advantage needs several steps on triples an epoch (7 here): with one, true "
-        "triples reached 0.371 and shuffled ones 0.363 on the same seeds, LightGCN 0.377. The number "
-        "of steps was chosen on other seeds after that first run had failed on these.",
+        "triples reached 0.371 and shuffled ones 0.363 on the same seeds, LightGCN 0.377. The "
+        "number of steps was chosen on other seeds after that first run had failed on these.",
     )
 
 

@@ -1,0 +1,1 @@
+"""Losses that make features of several domains alike: adversarial, or by a distance."""
