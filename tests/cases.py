@@ -5,6 +5,7 @@ tuple of forward's arguments for batch size b. Each package has its own part, jo
 """
 
 from batch.cases import CASES as BATCH
+from geometry.cases_curvature import CASES as CURVATURE
 from geometry.cases_isotropy import CASES as GEOMETRY
 from graph.cases import CASES as GRAPH
 from heads.cases import CASES as HEADS
@@ -14,4 +15,15 @@ from ops.cases import CASES as OPS
 from pooling.cases import CASES as POOLING
 from tables.cases import CASES as TABLES
 
-CASES = {**TABLES, **POOLING, **HEADS, **LOSSES, **BATCH, **MINING, **GEOMETRY, **OPS, **GRAPH}
+CASES = {
+    **TABLES,
+    **POOLING,
+    **HEADS,
+    **LOSSES,
+    **BATCH,
+    **MINING,
+    **GEOMETRY,
+    **CURVATURE,
+    **OPS,
+    **GRAPH,
+}

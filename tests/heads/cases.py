@@ -1,4 +1,6 @@
 import torch
+from heads.cases_domain import CASES as DOMAIN
+from heads.cases_hyperbolic import CASES as HYPERBOLIC
 from heads.cases_nested_classifier import CASES as NESTED_CLASSIFIER
 from heads.cases_next_sentence import CASES as NEXT_SENTENCE
 from heads.cases_pair import CASES as PAIR
@@ -14,4 +16,6 @@ CASES = {
     **PAIR,
     **PROJECTION,
     **RELATION,
+    **DOMAIN,
+    **HYPERBOLIC,
 }

@@ -5,8 +5,10 @@ from losses.cases_classics import CASES as CLASSICS
 from losses.cases_compactness import CASES as COMPACTNESS
 from losses.cases_depth import CASES as DEPTH
 from losses.cases_distillation import CASES as DISTILLATION
+from losses.cases_domains import CASES as DOMAINS
 from losses.cases_few_shot import CASES as FEW_SHOT
 from losses.cases_frozen_prototypes import CASES as FROZEN_PROTOTYPES
+from losses.cases_hyperbolic import CASES as HYPERBOLIC
 from losses.cases_order import CASES as ORDER
 from losses.cases_prototype_contrast import CASES as PROTOTYPE_CONTRAST
 from losses.cases_recommendation import CASES as RECOMMENDATION
@@ -66,4 +68,6 @@ CASES = {
     **COMPACTNESS,
     **PROTOTYPE_CONTRAST,
     **SDNE,
+    **DOMAINS,
+    **HYPERBOLIC,
 }

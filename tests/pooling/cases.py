@@ -1,4 +1,5 @@
 import torch
+from pooling.cases_hyperbolic import CASES as HYPERBOLIC
 from pooling.cases_semantic import CASES as SEMANTIC
 from pooling.cases_sparse import CASES as SPARSE
 
@@ -44,4 +45,5 @@ CASES = {
         lambda b: (torch.randn(3, b, 4),),
     ),
     **SEMANTIC,
+    **HYPERBOLIC,
 }

@@ -1,8 +1,9 @@
 """Tables: what they are built with and fed."""
 
 import torch
+from torch import nn
 
-from embedkit.tables import MultiplexedHash, SubwordEmbedding, UnifiedEmbedding
+from embedkit.tables import HyperbolicEmbedding, MultiplexedHash, SubwordEmbedding, UnifiedEmbedding
 
 
 def features(b):
@@ -30,5 +31,9 @@ CASES = {
     SubwordEmbedding: (
         lambda: SubwordEmbedding(13, 4),
         lambda b: (torch.arange(2 * (b // 2)) % 13, torch.arange(b) // 2 * 2),
+    ),
+    HyperbolicEmbedding: (
+        lambda: HyperbolicEmbedding(nn.Embedding(7, 3)),
+        lambda b: (torch.arange(b) % 7,),
     ),
 }

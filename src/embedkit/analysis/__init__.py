@@ -2,6 +2,7 @@
 
 from embedkit.analysis.collisions import CollisionReport, collision_report, expected_lost
 from embedkit.analysis.correlation import kendall, pearson, spearman
+from embedkit.analysis.domains.proxy_distance import proxy_a_distance
 from embedkit.analysis.graphs.hops import hop_distances
 from embedkit.analysis.graphs.precision import average_precision
 from embedkit.analysis.graphs.reconstruction import (
@@ -11,6 +12,7 @@ from embedkit.analysis.graphs.reconstruction import (
 )
 from embedkit.analysis.graphs.semantics import SemanticDrift, analogy_accuracy, semantic_drift
 from embedkit.analysis.graphs.smoothness import Smoothness, smoothness
+from embedkit.analysis.hyperbolic import RadiusStats, hyperbolic_radius_stats, saturation_rate
 from embedkit.analysis.isotropy import alignment, isotropy_score, mean_cosine, uniformity
 from embedkit.analysis.label_retrieval import LabelRetrieval, label_retrieval_metrics
 from embedkit.analysis.layers import layer_feature_weights
@@ -38,6 +40,7 @@ __all__ = [
     "FoldAccuracy",
     "HopReport",
     "LabelRetrieval",
+    "RadiusStats",
     "ReconstructionReport",
     "SemanticDrift",
     "Smoothness",
@@ -51,6 +54,7 @@ __all__ = [
     "effective_rank",
     "expected_lost",
     "hop_distances",
+    "hyperbolic_radius_stats",
     "isotropy_score",
     "kendall",
     "knn_probe",
@@ -60,9 +64,11 @@ __all__ = [
     "mean_cosine",
     "participation_ratio",
     "pearson",
+    "proxy_a_distance",
     "rankme",
     "reconstruction_metrics",
     "retrieval_metrics",
+    "saturation_rate",
     "semantic_drift",
     "smoothness",
     "spearman",

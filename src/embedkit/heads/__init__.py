@@ -1,5 +1,21 @@
 """A vector in, a vector out: what stands between an encoder and its loss."""
 
+from embedkit.heads.domain import DomainDiscriminator, JointFeatures
+from embedkit.heads.hyperbolic.edges import FermiDiracDecoder, fermi_dirac
+from embedkit.heads.hyperbolic.linear import (
+    MobiusLinear,
+    PoincareLinear,
+    mobius_linear,
+    poincare_linear,
+)
+from embedkit.heads.hyperbolic.regression import HyperbolicMLR, hyperbolic_logits
+from embedkit.heads.hyperbolic.tangent import (
+    BlockDiagonalMobius,
+    ExpMap0,
+    HyperbolicActivation,
+    LogMap0,
+    block_diagonal_scaling,
+)
 from embedkit.heads.lexicon import entry_embeddings
 from embedkit.heads.nested import MatryoshkaHead, truncate_embedding
 from embedkit.heads.nested_classifier import MatryoshkaClassifier
@@ -23,11 +39,21 @@ from embedkit.heads.relation import TransR, relation_project, transr_distance
 
 __all__ = [
     "Autoencoding",
+    "BlockDiagonalMobius",
+    "DomainDiscriminator",
+    "ExpMap0",
+    "FermiDiracDecoder",
+    "HyperbolicActivation",
+    "HyperbolicMLR",
+    "JointFeatures",
+    "LogMap0",
     "MatryoshkaClassifier",
     "MatryoshkaHead",
+    "MobiusLinear",
     "NextEmbedding",
     "NextEmbeddingPredictor",
     "PairHead",
+    "PoincareLinear",
     "ProjectionHead",
     "ReweightingHead",
     "Rollout",
@@ -35,11 +61,16 @@ __all__ = [
     "SymmetricReLU",
     "TerminationHead",
     "TransR",
+    "block_diagonal_scaling",
     "delimiter_states",
     "entry_embeddings",
+    "fermi_dirac",
     "greedy_decode",
+    "hyperbolic_logits",
     "latent_rollout",
+    "mobius_linear",
     "pair_features",
+    "poincare_linear",
     "prefix_condition",
     "question_mask",
     "relation_project",

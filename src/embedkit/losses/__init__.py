@@ -41,6 +41,11 @@ from embedkit.losses.depth.espresso import (
     pca_compress,
 )
 from embedkit.losses.depth.sizes import LayerDimPairsLoss, layer_dim_pairs
+from embedkit.losses.domains.adversarial import DomainAdversarialLoss, domain_adversarial_loss
+from embedkit.losses.domains.alignment import CORALLoss, MMDLoss, SlicedWassersteinLoss
+from embedkit.losses.domains.conditional import ConditionalDomainAdversarialLoss, entropy_weights
+from embedkit.losses.hyperbolic.embedding import HyperbolicInfoNCELoss, hyperbolic_info_nce
+from embedkit.losses.hyperbolic.entailment import EntailmentConeLoss, entailment_cone
 from embedkit.losses.nested import MatryoshkaLoss
 from embedkit.losses.nested_classifier import MatryoshkaCrossEntropyLoss, matryoshka_cross_entropy
 from embedkit.losses.pairs.contrastive import InfoNCELoss, info_nce, info_nce_from_similarity
@@ -92,18 +97,24 @@ __all__ = [
     "ArcFaceLoss",
     "BPRLoss",
     "BarlowTwinsLoss",
+    "CORALLoss",
     "CircleLoss",
     "CoSENTLoss",
+    "ConditionalDomainAdversarialLoss",
     "CosFaceLoss",
     "DecoupledContrastiveLoss",
+    "DomainAdversarialLoss",
     "EmbeddingAlignmentLoss",
+    "EntailmentConeLoss",
     "EspressoLoss",
+    "HyperbolicInfoNCELoss",
     "ICNNLoss",
     "ICNNScore",
     "InfoNCELoss",
     "LayerDimPairsLoss",
     "LearnableTemperature",
     "LogitDistillationLoss",
+    "MMDLoss",
     "MarginMSELoss",
     "Matryoshka2dLoss",
     "MatryoshkaCrossEntropyLoss",
@@ -124,6 +135,7 @@ __all__ = [
     "SequenceCrossEntropyLoss",
     "SigmoidContrastiveLoss",
     "SimilarityDistillationLoss",
+    "SlicedWassersteinLoss",
     "SoftLabelLoss",
     "SpectralContrastiveLoss",
     "SupConLoss",
@@ -144,8 +156,12 @@ __all__ = [
     "cos_face",
     "cosent_loss",
     "decoupled_contrastive",
+    "domain_adversarial_loss",
     "embedding_alignment",
+    "entailment_cone",
+    "entropy_weights",
     "flops_regularizer",
+    "hyperbolic_info_nce",
     "icnn_score",
     "info_nce",
     "info_nce_from_similarity",

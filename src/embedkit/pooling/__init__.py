@@ -1,6 +1,11 @@
 """Many vectors in, one out: token vectors (b, n, d) and a mask (b, n) become (b, d)."""
 
 from embedkit.pooling.attention import AttentionPool, attention_pool
+from embedkit.pooling.hyperbolic import (
+    HyperbolicAttentionPool,
+    MidpointPool,
+    hyperbolic_attention_pool,
+)
 from embedkit.pooling.latent import LatentAttentionPool, latent_attention
 from embedkit.pooling.layers import LayerWeightedPool
 from embedkit.pooling.masked import (
@@ -25,16 +30,19 @@ from embedkit.pooling.sparse import SparsePool, sparse_pool
 __all__ = [
     "AttentionPool",
     "FirstTokenPool",
+    "HyperbolicAttentionPool",
     "LastTokenPool",
     "LatentAttentionPool",
     "LayerWeightedPool",
     "MaxPool",
     "MeanPool",
+    "MidpointPool",
     "PositionWeightedPool",
     "SemanticAttentionPool",
     "SparsePool",
     "attention_pool",
     "first_token_pool",
+    "hyperbolic_attention_pool",
     "instruction_mask",
     "last_token_pool",
     "latent_attention",

@@ -72,8 +72,8 @@ seeds = given(seed=st.integers(0, 2**31), c=st.floats(1e-3, 1e3), reach=st.float
 
 
 @settings(max_examples=20)
-@seeds
-def test_agrees_with_geoopt(seed, c, reach):
+@given(seed=st.integers(0, 2**31), c=st.floats(1e-3, 700), reach=st.floats(0.01, 0.99))
+def test_agrees_with_geoopt(seed, c, reach):  # whose c is infinite from 710 on
     theirs = importlib.import_module("geoopt").PoincareBall(torch.tensor(c, dtype=torch.float64))
     x, y, z = (ball(4, 3, c, reach, seed + i) for i in range(3))
     v = torch.randn(4, 3).double() / c**0.5 / 4

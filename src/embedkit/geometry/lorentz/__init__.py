@@ -1,5 +1,6 @@
 """The hyperboloid: hyperbolic space as points (time, space) with <p, p> = -1/c, plain tensors."""
 
+from embedkit.geometry.lorentz.cone import exterior_angle, half_aperture
 from embedkit.geometry.lorentz.distance import distance, pairwise_distance
 from embedkit.geometry.lorentz.maps import (
     expmap,
@@ -15,6 +16,8 @@ __all__ = [
     "distance",
     "expmap",
     "expmap0",
+    "exterior_angle",
+    "half_aperture",
     "inner",
     "logmap",
     "logmap0",

@@ -1,0 +1,1 @@
+"""Layers between points of the Poincaré ball, and from points to scores."""
