@@ -93,6 +93,19 @@ def test_layers_are_compositions_of_operations(seed, c, reach):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("c", [1e-3, 1.0, 1e3])
+def test_products_end_at_the_edge_before_the_translation(dtype, c):
+    x = ball(4, 3, c, dtype=dtype)
+    weight = 1e3 * torch.eye(3, dtype=dtype)
+    out = poincare.mobius_matvec(weight, x, curvature=c)
+    for size in (1.0, 3.0):
+        bias = -size / c**0.5 * x[0] / x[0].norm()
+        want = poincare.mobius_add(out, poincare.expmap0(bias, curvature=c), curvature=c)
+        got = mobius_linear(x, weight, bias, curvature=c)
+        torch.testing.assert_close(got, want, rtol=0, atol=2e-4 / c**0.5)
+
+
 @settings(max_examples=20)
 @given(seed=st.integers(0, 2**31), c=st.floats(1e-3, 700), reach=st.floats(0.01, 0.99))
 def test_agrees_with_geoopt(seed, c, reach):  # whose c is infinite from 710 on
