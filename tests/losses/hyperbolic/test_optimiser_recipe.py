@@ -12,7 +12,7 @@ from torch import nn
 from embedkit.geometry import lorentz, poincare
 from embedkit.losses.hyperbolic.embedding import hyperbolic_info_nce
 
-NODES, STEPS = 121, 600
+NODES, STEPS = 121, 1500
 
 
 def above(node):
@@ -67,36 +67,45 @@ def start(dim):
 
 def with_tangents(dim):
     v = nn.Parameter(start(dim))
-    return train(v, poincare.expmap0, poincare.pairwise_distance, torch.optim.Adam([v], lr=0.1))
+    return train(v, poincare.expmap0, poincare.pairwise_distance, torch.optim.Adam([v], lr=0.01))
 
 
 def on_the_hyperboloid(dim):
-    def points(space):
-        return lorentz.project(torch.cat([torch.zeros_like(space[:, :1]), space], dim=1))
-
     v = nn.Parameter(start(dim))
-    return train(v, points, lorentz.pairwise_distance, torch.optim.Adam([v], lr=0.2))
+    return train(v, lorentz.expmap0, lorentz.pairwise_distance, torch.optim.Adam([v], lr=0.02))
 
 
 def with_geoopt(dim):
     geoopt = importlib.import_module("geoopt")
     x = geoopt.ManifoldParameter(start(dim), manifold=geoopt.PoincareBall())
-    optimizer = geoopt.optim.RiemannianAdam([x], lr=0.1)
+    optimizer = geoopt.optim.RiemannianAdam([x], lr=0.03)
     return train(x, lambda x: x, poincare.pairwise_distance, optimizer)
 
 
 def in_euclidean_space(dim):
     v = nn.Parameter(start(dim))
-    return train(v, lambda v: v, torch.cdist, torch.optim.Adam([v], lr=0.1))
+    return train(v, lambda v: v, torch.cdist, torch.optim.Adam([v], lr=0.03))
 
 
 @pytest.mark.slow
-def test_every_storage_reaches_one_loss_and_euclidean_space_does_not():
-    tangent, ball, space, flat = (
-        run(2) for run in (with_tangents, with_geoopt, on_the_hyperboloid, in_euclidean_space)
+def test_every_storage_finds_the_tree_and_euclidean_space_does_not():
+    tangent, space, ball, flat = (
+        run(2) for run in (with_tangents, on_the_hyperboloid, with_geoopt, in_euclidean_space)
     )
-    assert abs(tangent[0] - ball[0]) < 0.1 * ball[0] + 0.05
-    assert abs(space[0] - ball[0]) < 0.1 * ball[0] + 0.05
-    for _, precision in (tangent, ball, space):
-        assert precision >= 0.9
-        assert precision >= flat[1] + 0.4
+    assert min(tangent[1], space[1]) >= 0.9
+    assert min(tangent[1], space[1], ball[1]) >= flat[1] + 0.4
+    assert max(tangent[0], space[0]) <= ball[0]  # nothing is lost by storing tangent vectors
+
+
+def test_a_plain_parameter_is_euclidean_to_geoopt():
+    geoopt = importlib.import_module("geoopt")
+    outside = {}
+    for kind in ("plain", "wrapped"):
+        x = start(2) + 0.7
+        wrapped = geoopt.ManifoldParameter(x, manifold=geoopt.PoincareBall())
+        parameter = wrapped if kind == "wrapped" else nn.Parameter(x)
+        optimizer = geoopt.optim.RiemannianAdam([parameter], lr=0.5)
+        (-parameter.sum()).backward()
+        optimizer.step()
+        outside[kind] = bool((parameter.detach().norm(dim=1) >= 1).any())
+    assert outside == {"plain": True, "wrapped": False}
