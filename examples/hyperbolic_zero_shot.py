@@ -1,12 +1,13 @@
 """Zero-shot classes of a graph of texts, in hyperbolic space: shrink what is too far out.
 
 H4G's recipe on WordNet's nouns. Nodes are nouns with their definitions, edges lead to what lies
-above them; a class is a noun with 300 to 1,500 others below it, known by its own name and definition
-alone. Frozen features of texts pass along the graph and become tangent vectors, so that the longer a
-text, the farther out its point; by hyperbolic distance such classes are hardly ever chosen. A
-block-diagonal matrix, trained on half of the classes, brings all points nearer to the origin. The
-other half of the classes, which no training saw, says what that is worth. Cosine, printed beside it,
-never looks at lengths, which say nothing about classes here: where it is ahead, take it.
+above them; a class is a noun with 300 to 1,500 others below it, known by its own name and
+definition alone. Frozen features of texts pass along the graph and become tangent vectors, so that
+the longer a text, the farther out its point; by hyperbolic distance such classes are hardly ever
+chosen. A block-diagonal matrix, trained on half of the classes, brings all points nearer to the
+origin. The other half of the classes, which no training saw, says what that is worth. Cosine,
+printed beside it, never looks at lengths, which say nothing about classes here: where it is ahead,
+take it.
 
     python examples/hyperbolic_zero_shot.py
     python examples/hyperbolic_zero_shot.py --steps 1000
