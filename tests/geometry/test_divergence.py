@@ -145,6 +145,33 @@ def test_nothing_of_all_pairs_is_kept():
     assert max(kept) <= 500 * 4
 
 
+def test_a_row_is_at_zero_from_itself_whatever_rounding_says():
+    x, y = 100 * torch.randn(2, 200, 8)
+    want = mmd(x.double(), y.double(), bandwidth=0.1, unbiased=True)
+    got = mmd(x, y, bandwidth=0.1, unbiased=True)
+    torch.testing.assert_close(got.double(), want, atol=1e-6, rtol=0)
+
+
+def test_gradients_are_made_where_one_is_asked_for(monkeypatch):
+    monkeypatch.setattr(divergence, "_ENTRIES", 20)
+    x, y = samples()
+    wanted = []
+    made = divergence._gradients
+
+    def watch(x, y, want):
+        wanted.append(want)
+        return made(x, y, want)
+
+    monkeypatch.setattr(divergence, "_gradients", watch)
+    plain = mmd(x, y)
+    assert wanted == [False] * 3
+    with torch.no_grad():
+        assert mmd(x.requires_grad_(), y) == plain
+    assert wanted == [False] * 6
+    mmd(x, y).backward()
+    assert wanted[6:] == [True, False, True]
+
+
 @pytest.mark.wording
 def test_errors_teach():
     x = torch.rand(2, 3)

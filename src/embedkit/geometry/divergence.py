@@ -32,8 +32,11 @@ def mmd(
     """Squared maximum mean discrepancy:  mean k(x, x') + mean k(y, y') - 2 mean k(x, y).
 
     k is the mean over bandwidths s of the Gaussian kernel exp(-|a - b|^2 / (2 s^2)). Kernel values
-    are summed in blocks and their gradients with them: time grows with (n + m)^2 d, memory with
-    (n + m) d, and nothing of size n x m is kept. Differentiable once.
+    are summed a block of about a million at a time, and their gradients with them where one is
+    asked for: time grows with (n + m)^2 d, memory with (n + m) d, and nothing of size n x m is ever
+    built. Differentiable once. Squared distances come from products, with an error near the dtype's
+    resolution times the spread's square: in float32, bandwidths of less than a thousandth of the
+    spread are noise.
 
     Args:
         x: one sample.
@@ -64,7 +67,7 @@ def mmd(
     centre = torch.cat([x, y]).detach().sum(dim=0) / max(n + m, 1)
     x, y = x - centre, y - centre
     rate = _rates(bandwidth, x, y)
-    within_x, within_y = _kernel_sum(x, x, rate), _kernel_sum(y, y, rate)
+    within_x, within_y = _kernel_sum(x, None, rate), _kernel_sum(y, None, rate)
     between = _kernel_sum(x, y, rate) / max(n * m, 1)
     if unbiased:  # k(a, a) = 1
         within_x, within_y = within_x - n, within_y - m
@@ -202,34 +205,45 @@ def _samples(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return x.to(wide), y.to(wide)
 
 
-def _kernel_sum(x: Tensor, y: Tensor, rate: Tensor) -> Tensor:
-    """Sum over all pairs of the mean over rates of exp(-rate |x - y|^2)."""
-    total: Tensor = torch.ops.embedkit.gaussian_kernel_sum(x, y, rate)[0]
+def _kernel_sum(x: Tensor, y: Tensor | None, rate: Tensor) -> Tensor:
+    """Sum over all pairs of the mean over rates of exp(-rate |x - y|^2); y None: x with itself."""
+    wanted = torch.is_grad_enabled() and (x.requires_grad or (y is not None and y.requires_grad))
+    total: Tensor = torch.ops.embedkit.gaussian_kernel_sum(x, y, rate, wanted)[0]
     return total
 
 
-def _forward(x: Tensor, y: Tensor, rate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The sum and its gradients, a block of rows of x at a time."""
-    of_x, of_y = torch.zeros_like(x), torch.zeros_like(y)
-    total, squared = x.new_zeros(()), y.square().sum(dim=1)
-    step = max(1, _ENTRIES // max(y.shape[0], 1))
+def _forward(
+    x: Tensor, y: Tensor | None, rate: Tensor, wanted: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The sum and, where wanted, its gradients, a block of rows of x at a time."""
+    other = x if y is None else y
+    of_x, of_y = _gradients(x, y, wanted)
+    total, squared = x.new_zeros(()), other.square().sum(dim=1)
+    step = max(1, _ENTRIES // max(other.shape[0], 1))
     with full_precision(x):
         for start in range(0, x.shape[0], step):
             rows = x[start : start + step]
-            distance = block_distances(rows, y, squared)
-            slope = torch.zeros_like(distance)
+            distance = block_distances(rows, other, squared)
+            if y is None:  # a row is at 0 from itself, whatever rounding says
+                distance.diagonal(offset=start).zero_()
+            slope = torch.zeros_like(distance) if wanted else None
             for one in rate.unbind():
                 kernel = torch.exp(distance * -one)
                 total += kernel.sum()
-                slope.addcmul_(kernel, one, value=-2.0)
-            of_x[start : start + step] = slope.sum(dim=1)[:, None] * rows - slope @ y
-            of_y += slope.sum(dim=0)[:, None] * y - slope.mT @ rows
+                if slope is not None:
+                    slope.addcmul_(kernel, one, value=-2.0)
+            if slope is None:
+                continue
+            of_x[start : start + step] = slope.sum(dim=1)[:, None] * rows - slope @ other
+            if y is not None:
+                of_y += slope.sum(dim=0)[:, None] * y - slope.mT @ rows
     count = max(rate.shape[0], 1)
-    return total / count, of_x / count, of_y / count
+    # Each pair of x with itself is met from both ends.
+    return total / count, of_x * ((2 if y is None else 1) / count), of_y / count
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    del inputs
+    ctx.within = inputs[1] is None
     ctx.save_for_backward(*output[1:])
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
@@ -237,18 +251,26 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
-        return None, None, None
+        return None, None, None, None
     of_x, of_y = ctx.saved_tensors
-    return grad * of_x, grad * of_y, None
+    return grad * of_x, None if ctx.within else grad * of_y, None, None
 
 
-def _fake(x: Tensor, y: Tensor, rate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _gradients(x: Tensor, y: Tensor | None, wanted: bool) -> tuple[Tensor, Tensor]:
+    """Zeros to add gradients to; empty where nobody wants them."""
+    of_x = torch.zeros_like(x) if wanted else x.new_zeros(0)
+    return of_x, torch.zeros_like(y) if wanted and y is not None else x.new_zeros(0)
+
+
+def _fake(x: Tensor, y: Tensor | None, rate: Tensor, wanted: bool) -> tuple[Tensor, Tensor, Tensor]:
     del rate
-    return x.new_empty(()), torch.empty_like(x), torch.empty_like(y)
+    return x.new_empty(()), *_gradients(x, y, wanted)
 
 
 _NAME = "embedkit::gaussian_kernel_sum"
-torch.library.define(_NAME, "(Tensor x, Tensor y, Tensor rate) -> (Tensor, Tensor, Tensor)")
+torch.library.define(
+    _NAME, "(Tensor x, Tensor? y, Tensor rate, bool wanted) -> (Tensor, Tensor, Tensor)"
+)
 torch.library.impl(_NAME, "default", _forward)
 torch.library.register_fake(_NAME, _fake)
 torch.library.register_autograd(_NAME, _backward, setup_context=_save)
