@@ -91,6 +91,9 @@ def test_rows_of_no_domain_take_no_part():
     z = torch.tensor([[1.0], [torch.nan], [-2.0]], requires_grad=True)
     loss = domain_adversarial_loss(z, torch.tensor([0, -1, 1]))
     torch.testing.assert_close(loss.item(), math.log1p(math.e) + math.log1p(math.exp(2)))
+    loss.backward()
+    want = [torch.tensor(1.0).sigmoid(), torch.tensor(0.0), -torch.tensor(2.0).sigmoid()]
+    torch.testing.assert_close(z.grad[:, 0], torch.stack(want))
     nothing = domain_adversarial_loss(z[:0], torch.zeros(0, dtype=torch.long))
     assert nothing.item() == 0
     nothing.backward()

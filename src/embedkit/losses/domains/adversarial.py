@@ -59,9 +59,10 @@ def domain_adversarial_loss(
     check_ndim("domain", domain, "b")
     check_rows("domain", domain, logits.shape[0], "One domain per row.")
     check_weight(weight, logits.shape[0], "row")
-    z = logits.to(accumulation_dtype(logits.dtype))
-    log_p = F.logsigmoid(torch.cat([-z, z], dim=1)) if z.shape[1] == 1 else z.log_softmax(dim=1)
     ids = domain.long()
+    # Rows of no domain may hold anything: as 0 they have no gradient, not NaN.
+    z = logits.to(accumulation_dtype(logits.dtype)).masked_fill(ids[:, None] < 0, 0.0)
+    log_p = F.logsigmoid(torch.cat([-z, z], dim=1)) if z.shape[1] == 1 else z.log_softmax(dim=1)
     member = ids[:, None] == torch.arange(log_p.shape[1], device=ids.device)
     share = torch.stack([row_shares(one, "mean", z) for one in member.unbind(1)], dim=1).sum(dim=1)
     loss = -torch.where(ids >= 0, _pick(log_p, ids.clamp(min=0)), 0.0) * share
