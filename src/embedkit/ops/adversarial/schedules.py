@@ -171,7 +171,7 @@ class AnnealedRate:
 def _clamped(owner: str, progress: int | float) -> float:
     if math.isnan(progress):
         raise ValueError(f"{owner}: progress must be a number, got nan. Pass step / total_steps.")
-    return min(max(progress, 0.0), 1.0)
+    return float(min(max(progress, 0.0), 1.0))
 
 
 def _check_strength(owner: str, gamma: int | float, low: int | float, high: int | float) -> None:
