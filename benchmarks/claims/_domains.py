@@ -1,17 +1,18 @@
 """What the domain-adaptation claims share: a network, its training, and reverse validation."""
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from embedkit.analysis.domains.proxy_distance import proxy_a_distance
-from embedkit.heads.domain import DomainDiscriminator, JointFeatures
-from embedkit.losses.domains.adversarial import DomainAdversarialLoss
-from embedkit.losses.domains.alignment import CORALLoss, MMDLoss
-from embedkit.losses.domains.conditional import ConditionalDomainAdversarialLoss
-from embedkit.ops.adversarial.schedules import AdversarialStrength, AnnealedRate
+from embedkit.analysis import proxy_a_distance
+from embedkit.heads import DomainDiscriminator, JointFeatures
+from embedkit.losses import (
+    ConditionalDomainAdversarialLoss,
+    CORALLoss,
+    DomainAdversarialLoss,
+    MMDLoss,
+)
+from embedkit.ops import AdversarialStrength, AnnealedRate
 
 
 class Network(nn.Module):
@@ -27,11 +28,14 @@ class Network(nn.Module):
 
 
 class Adversary(nn.Module):
-    """DANN's loss, or CDAN's, with a strength that grows to ``weight`` or stays there."""
+    """DANN's loss, or CDAN's, with a strength that grows to ``weight`` or stays there.
+
+    ``right`` is the accuracy of DANN's discriminator on the batch of every step.
+    """
 
     def __init__(self, net, weight, steps, hidden, grow, conditional=False):
         super().__init__()
-        self.conditional = conditional
+        self.conditional, self.right = conditional, []
         if conditional:
             joint = JointFeatures(net.width, net.classes)
             judge = DomainDiscriminator(joint.out_features, hidden)
@@ -44,6 +48,8 @@ class Adversary(nn.Module):
         if self.schedule is not None:
             self.loss.set_strength(self.schedule.value)
             self.schedule.step()
+        if not self.conditional:
+            self.right.append(float(self.loss.accuracy(source, target)))
         return self.loss(source, target, *(logits if self.conditional else ()))
 
 
@@ -78,12 +84,16 @@ def order(rows, half, generator):
 
 
 def fit(net, data, method, weight, seed, *, steps, half, optimizer, hidden=(), grow=True):
-    """Train on source rows, labels and target rows; the order of rows depends on ``seed`` alone."""
+    """Train on source rows, labels and target rows; what was added to the loss of the task.
+
+    The order of rows depends on ``seed`` alone; ``optimizer`` is made of the parameters of the
+    network and of those of what is added.
+    """
     source, labels, target = data
     torch.manual_seed(seed)
     extra = penalty(method, net, weight, steps, hidden, grow)
-    parameters = [*net.parameters(), *(extra.parameters() if extra else ())]
-    step_size, scheduler = optimizer(parameters), None
+    added = list(extra.parameters()) if extra else []
+    step_size, scheduler = optimizer(list(net.parameters()), added), None
     if isinstance(step_size, torch.optim.SGD):
         scheduler = torch.optim.lr_scheduler.LambdaLR(step_size, AnnealedRate(steps))
     generator = torch.Generator().manual_seed(seed)
@@ -99,7 +109,7 @@ def fit(net, data, method, weight, seed, *, steps, half, optimizer, hidden=(), g
         step_size.step()
         if scheduler is not None:
             scheduler.step()
-    return net
+    return extra
 
 
 @torch.no_grad()
@@ -118,9 +128,9 @@ def reverse_risk(build, data, method, weight, seed, **settings):
     source, labels, target = data
     shuffled = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
     held, kept = shuffled[: len(source) // 10], shuffled[len(source) // 10 :]
-    there = fit(build(seed), (source[kept], labels[kept], target), method, weight, seed, **settings)
+    net = build(seed)
+    fit(net, (source[kept], labels[kept], target), method, weight, seed, **settings)
     with torch.no_grad():
-        guess = there(target).argmax(dim=1)
-    back = (target, guess, source[kept])
-    back = fit(copy.deepcopy(there), back, method, weight, seed, **settings)
-    return 1 - accuracy(back, source[held], labels[held])
+        guess = net(target).argmax(dim=1)
+    fit(net, (target, guess, source[kept]), method, weight, seed, **settings)
+    return 1 - accuracy(net, source[held], labels[held])

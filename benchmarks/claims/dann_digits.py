@@ -49,8 +49,8 @@ def build(seed):
     return Network(nn.Sequential(*layers), 128, 10)
 
 
-def sgd(parameters):
-    return torch.optim.SGD(parameters, lr=0.01, momentum=0.9)
+def sgd(network, added):
+    return torch.optim.SGD([*network, *added], lr=0.01, momentum=0.9)
 
 
 def main(quick: bool = False) -> Row:
@@ -63,7 +63,8 @@ def main(quick: bool = False) -> Row:
     score, apart = ({method: [] for method in METHODS} for _ in range(2))
     for seed in range(seeds):
         for method in METHODS:
-            net = fit(build(seed), (source, labels, target), method, 1.0, seed, **settings)
+            net = build(seed)
+            fit(net, (source, labels, target), method, 1.0, seed, **settings)
             score[method].append(accuracy(net, rows[test], truth[test]))
             apart[method].append(distance(net, source, target))
         print(f"dann_digits: seed {seed + 1} of {seeds}: {score} {apart}", file=sys.stderr)

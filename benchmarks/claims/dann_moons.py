@@ -44,8 +44,8 @@ def build(seed):
     return Network(nn.Sequential(nn.Linear(2, UNITS), nn.Sigmoid()), UNITS, 2)
 
 
-def sgd(parameters):
-    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
+def sgd(network, added):
+    return torch.optim.SGD([*network, *added], lr=0.05, momentum=0.9)
 
 
 def main(quick: bool = False) -> Row:
@@ -61,7 +61,8 @@ def main(quick: bool = False) -> Row:
         for name, scores in reached.items():
             method = "DANN" if name == "DANN" else "NN"
             rows = (target, hidden) if name == "trained on target" else (source, labels)
-            net = fit(build(seed), (*rows, target), method, STRENGTH, seed, **settings)
+            net = build(seed)
+            fit(net, (*rows, target), method, STRENGTH, seed, **settings)
             scores.append(accuracy(net, turned(x), truth))
             if name in apart:
                 apart[name].append(distance(net, source, target))
