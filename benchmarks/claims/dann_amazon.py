@@ -7,21 +7,21 @@ validation on four of them (seed 100): mean error on held-out source reviews aft
 and back; no target label is read. For DANN it also chooses the domain classifier: linear, as in the
 paper's shallow form, or with 100 hidden units.
 
-"damped" is DANN with a linear domain classifier that forgets a tenth of its weights at every step,
-and without momentum. Of 0.01, 0.1 and 0.3 that decay was chosen by the proxy A-distances of two
-pairs (dvd to electronics, kitchen to books). Proxy A-distance: fresh linear support vector machines
-on features of 1,000 reviews per domain from the test files, which no training saw. "D" is the
-accuracy of the domain classifier on the batch at hand, in the second half of training: mean, and
-mean over runs of its 5% and 95% quantiles.
+"damped" is DANN whose linear domain classifier, and nothing else, is trained without momentum and
+forgets a share of its weights at every step: 1, 10 or 30 %, chosen with the weight. Proxy
+A-distance: fresh linear support vector machines on features of 1,000 reviews per domain from the
+test files, which no training saw. "D" is the accuracy of the domain classifier on the batch at
+hand, in the second half of training: mean, and mean over runs of its 5% and 95% quantiles.
 
 Rule, over the means of 12 pairs: "yes" if DANN is above plain training by 0.005 on average over
-seeds and above it for 9 pairs or more; "partly" if above on average; otherwise "no". The damped
-form and what the proxy A-distance does are reported and do not count.
+seeds, by 0.01 from dvd to electronics, and above it for 9 pairs or more; "partly" if above on
+average; otherwise "no". The damped form and what the proxy A-distance does are reported and do not
+count.
 """
 
 import gzip
 import sys
-from itertools import permutations
+from itertools import permutations, product
 from statistics import mean
 
 import torch
@@ -31,14 +31,14 @@ from _row import Row, spread
 from torch import nn
 
 DOMAINS = ("books", "dvd", "electronics", "kitchen")
-WORDS, UNITS = 5000, 50
+WORDS, UNITS, RATE = 5000, 50, 1e-3
 METHODS = {"NN": "NN", "DANN": "DANN", "damped": "DANN", "MMD": "MMD", "CORAL": "CORAL"}
-GRIDS = {  # weight, and hidden layers of the domain classifier
-    "NN": ((0.0, ()),),
-    "DANN": tuple((weight, hidden) for weight in (0.03, 0.1, 0.3, 1.0) for hidden in ((), (100,))),
-    "damped": tuple((weight, ()) for weight in (0.1, 0.3, 1.0, 3.0)),
-    "MMD": tuple((weight, ()) for weight in (0.1, 0.3, 1.0, 3.0)),
-    "CORAL": tuple((weight, ()) for weight in (1.0, 10.0, 100.0, 1000.0)),
+GRIDS = {  # weight; hidden layers of the domain classifier; the share of it that is forgotten
+    "NN": ((0.0, (), 0.0),),
+    "DANN": tuple(product((0.03, 0.1, 0.3, 1.0), ((), (100,)), (0.0,))),
+    "damped": tuple(product((0.1, 0.3, 1.0, 3.0), ((),), (0.01, 0.1, 0.3))),
+    "MMD": tuple(product((0.1, 0.3, 1.0, 3.0), ((),), (0.0,))),
+    "CORAL": tuple(product((1.0, 10.0, 100.0, 1000.0), ((),), (0.0,))),
 }
 CHOOSE = (
     ("books", "dvd"),
@@ -68,21 +68,24 @@ def build(seed):
     return Network(nn.Sequential(nn.Linear(WORDS, UNITS), nn.Sigmoid()), UNITS, 2)
 
 
-def adam(network, added):
-    return torch.optim.Adam([*network, *added], lr=1e-3)
+def optimizer(forget):
+    """Adam for all, or the domain classifier without momentum, forgetting a share at each step."""
+
+    def build(network, added):
+        groups = [{"params": network, "weight_decay": 0.0}]
+        if added:
+            damped = {"betas": (0.0, 0.999)} if forget else {}
+            groups.append({"params": added, "weight_decay": forget / RATE} | damped)
+        return torch.optim.AdamW(groups, lr=RATE)
+
+    return build
 
 
-def damped(network, added):
-    """A tenth of the domain classifier goes at every step, and no step goes on by itself."""
-    groups = [{"params": network, "weight_decay": 0.0}, {"params": added, "weight_decay": 100.0}]
-    return torch.optim.AdamW(groups, lr=1e-3, betas=(0.0, 0.999))
-
-
-def settings(name, hidden, steps):
+def settings(hidden, forget, steps):
     return {
         "steps": steps,
         "half": 32,
-        "optimizer": damped if name == "damped" else adam,
+        "optimizer": optimizer(forget),
         "hidden": hidden,
         "grow": False,
     }
@@ -93,15 +96,15 @@ def choose(data, steps, quick):
     chosen = {}
     for name, grid in GRIDS.items():
         risk = {}
-        for weight, hidden in grid[:1] if quick else grid:
-            risk[weight, hidden] = mean(
+        for weight, hidden, forget in grid[:1] if quick else grid:
+            risk[weight, hidden, forget] = mean(
                 reverse_risk(
                     build,
                     (*data[a, "train"], data[b, "train"][0]),
                     METHODS[name],
                     weight,
                     100,
-                    **settings(name, hidden, steps),
+                    **settings(hidden, forget, steps),
                 )
                 for a, b in CHOOSE[: 1 if quick else 4]
             )
@@ -125,8 +128,8 @@ def main(quick: bool = False) -> Row:
         for a, b in list(permutations(DOMAINS, 2))[: 2 if quick else 12]:
             source, labels = data[a, "train"]
             target = data[b, "train"][0]
-            for name, (weight, hidden) in chosen.items():
-                net, options = build(seed), settings(name, hidden, steps)
+            for name, (weight, hidden, forget) in chosen.items():
+                net, options = build(seed), settings(hidden, forget, steps)
                 extra = fit(net, (source, labels, target), METHODS[name], weight, seed, **options)
                 score[name].setdefault((a, b), []).append(accuracy(net, *data[b, "test"]))
                 far = distance(net, data[a, "test"][0], data[b, "test"][0])
@@ -164,7 +167,8 @@ def judge(chosen, score, apart, told, seeds):
         for name in told
     }
     better = sum(mean(score["damped"][pair]) > mean(score["NN"][pair]) for pair in gains)
-    holds = "yes" if gain >= 0.005 and 4 * won >= 3 * len(gains) else "partly"
+    clear = gain >= 0.005 and gains.get(("dvd", "electronics"), 0.0) >= 0.01
+    holds = "yes" if clear and 4 * won >= 3 * len(gains) else "partly"
     return Row(
         paper="Ganin et al. 2016, DANN",
         claim="Domain-adversarial features raise sentiment accuracy in another domain",
@@ -173,8 +177,10 @@ def judge(chosen, score, apart, told, seeds):
         baseline="; ".join(shown[name] for name in ("NN", "MMD", "CORAL")),
         seeds=seeds,
         holds=holds if gain > 0 else "no",
-        note=f"Domain classifier of DANN: hidden layers {list(chosen['DANN'][1])}. Above plain "
-        f"training for {won} of {len(gains)} pairs, damped for {better}; books to dvd and so on: "
+        note=f"Chosen by one seed of reverse validation on 4 pairs, of 1, 8, 12, 4 and 4 settings "
+        f"(NN, DANN, damped, MMD, CORAL): DANN with hidden layers {list(chosen['DANN'][1])}, "
+        f"damped by {chosen['damped'][2]:.0%} a step. DANN is above plain training for {won} of "
+        f"{len(gains)} pairs, damped for {better}; DANN by pair, books to dvd and so on: "
         + ", ".join(f"{a[0]}{b[0]} {one:+.3f}" for (a, b), one in gains.items())
         + f". The proxy A-distance is above plain training's for {higher['DANN']} pairs with "
         f"{swing(told['DANN'])}, damped for {higher['damped']} with {swing(told['damped'])}: "
