@@ -13,12 +13,12 @@ fixed views (drop rate 0.4 against 0.3), and accuracy of the same probe when edg
 test time (half of them, and all of them, the probe fitted on the whole graph), which is what a
 guarantee over edge drops should help with, and on the whole graph for nodes with at most 2 edges.
 
-Rule: the acceptance test is that training with k = 0.4 raises what it trains (the mean score of
-"source_weights" by a factor above 1.5, and the share of nodes with positive "sampled" compactness
-from below 0.2 to above 0.4) and that "source_weights" stays within 2 points of GRACE's accuracy.
-"yes" if it passes and some variant with k > 0, picked by its validation accuracy, gains more than
-0.5 points of test accuracy on the whole graph on average and gains for every seed; "partly" if it
-passes; otherwise "no".
+Rule: the claim has two halves. A variant with k > 0 raises compactness if the share of nodes with
+positive "sampled" compactness, the bound that the claim is about, goes from below 0.2 in GRACE to
+above 0.4; it raises accuracy if test accuracy on the whole graph gains more than 0.5 points over
+GRACE on average and gains for every seed. "yes" if one variant does both: of those that raise
+compactness, the best by validation accuracy. "partly" if only one half holds: some variant raises
+compactness, or the best of all by validation accuracy raises accuracy; otherwise "no".
 """
 
 import json
@@ -178,14 +178,30 @@ def judge(results, outside):
         pairs = zip(results[name], results["GRACE"], strict=True)
         return [ours[key] - plain[key] for ours, plain in pairs]
 
+    def best(names):
+        return max(names, key=lambda name: average(name, "whole val"))
+
+    def accurate(name):
+        gain = gains(name, "whole test")
+        return mean(gain) > 0.5 and min(gain) > 0
+
     source, sound = '"source_weights" k 0.4', '"sampled" k 0.4'
     factor = average(source, "source_weights") / average("GRACE", "source_weights")
-    shares = average("GRACE", "sampled > 0"), average(sound, "sampled > 0")
-    cost = average("GRACE", "whole test") - average(source, "whole test")
-    passes = factor > 1.5 and shares[0] < 0.2 and shares[1] > 0.4 and cost <= 2
-    best = max((n for n in VARIANTS if n != "GRACE"), key=lambda n: average(n, "whole val"))
-    gain = gains(best, "whole test")
-    holds = "yes" if mean(gain) > 0.5 and min(gain) > 0 else "partly"
+    trained = [name for name in VARIANTS if name != "GRACE"]
+    low = average("GRACE", "sampled > 0") < 0.2
+    compact = [name for name in trained if low and average(name, "sampled > 0") > 0.4]
+    chosen = best(trained)
+    if compact and accurate(best(compact)):
+        holds = "yes"
+    else:
+        holds = "partly" if compact or accurate(chosen) else "no"
+    gain = gains(chosen, "whole test")
+    raised = "No variant raises the share from below 0.2 to above 0.4"
+    if compact:
+        raised = (
+            f"The share rises from below 0.2 to above 0.4 with {best(compact)}, which changes test "
+            f"accuracy by {mean(gains(best(compact), 'whole test')):+.1f} points"
+        )
     ours = {name: rows for name, rows in results.items() if name != "GRACE"}
     base = {"GRACE": results["GRACE"]}
     return Row(
@@ -196,11 +212,12 @@ def judge(results, outside):
         ours=f"accuracy {shown(ours, 'whole test')}; share {shown(ours, 'sampled > 0', 2)}",
         baseline=f"accuracy {shown(base, 'whole test')}; share {shown(base, 'sampled > 0', 2)}",
         seeds=len(gain),
-        holds=holds if passes else "no",
-        note=f'The mean score of "source_weights" rises by a factor of {factor:.2f} where it is '
+        holds=holds,
+        note=f"{raised}. "
+        f'The mean score of "source_weights" rises by a factor of {factor:.2f} where it is '
         f"trained; it is positive for {average('GRACE', 'source_weights > 0'):.1%} of the nodes of "
         "plain GRACE, so it is not the bound that its name suggests. The best variant by "
-        f"validation accuracy, {best}, changes test accuracy by {mean(gain):+.1f} points "
+        f"validation accuracy, {chosen}, changes test accuracy by {mean(gain):+.1f} points "
         f"({min(gain):+.1f} to {max(gain):+.1f}). {source} against GRACE, same probe: "
         f"{spread(gains(source, 'half test'), 1)} points with half of the edges missing at test "
         f"time, {spread(gains(source, 'no edges test'), 1)} with all missing, "
