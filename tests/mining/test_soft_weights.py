@@ -31,6 +31,23 @@ def test_every_parameter_learns_only_how_keys_compare():
     assert all(p.grad.abs().sum() < 1e-12 for p in module.parameters())
 
 
+@pytest.mark.parametrize("bias", [-110.0, -500.0, 110.0])
+def test_saturated_rows_still_compare_their_keys(bias):
+    torch.manual_seed(0)
+    module = SoftNegativeWeight(3)
+    torch.nn.init.constant_(module.outer.bias, bias)
+    query, key = torch.randn(4, 3), torch.randn(5, 3)
+    weight = module(query, key)
+    if bias < 0:  # a sigmoid far below 0 is an exponential, in which the bias cancels
+        units = torch.tanh(module.inner(query[:, None] + key))
+        want = 5 * (units @ module.outer.weight[0]).softmax(dim=1)
+        torch.testing.assert_close(weight, want, rtol=1e-3, atol=0)
+    torch.testing.assert_close(weight.mean(dim=1), torch.ones(4), rtol=1e-3, atol=0)
+    weight.square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in module.parameters())
+    assert module(query, key[:0]).shape == (4, 0)
+
+
 @pytest.mark.wording
 def test_wrong_width_says_both_sizes():
     with pytest.raises(ValueError, match=r"key: expected last axis of size 3, got shape \(2, 4\)"):

@@ -1,8 +1,10 @@
 """A small network that learns how much each negative counts."""
 
+import math
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, logsigmoid
 
 from embedkit._checks import check_at_least, check_last_dim
 from embedkit.ops import accumulation_dtype
@@ -19,7 +21,8 @@ class SoftNegativeWeight(nn.Module):
     Args:
         dim: width of queries and keys.
         hidden: units of the network.
-        normalize: divide each row by its mean; False is the authors' code.
+        normalize: divide each row by its mean; False is the authors' code, whose weights are 0
+            where the network gives less than about -88 in float32.
 
     Raises:
         ValueError: if ``dim`` or ``hidden`` is below 1, or rows have another width.
@@ -57,8 +60,13 @@ class SoftNegativeWeight(nn.Module):
         of_key = linear(key.to(dtype), self.inner.weight)
         units = torch.tanh(of_query[:, None] + of_key)
         logits = linear(units, self.outer.weight, self.outer.bias)[..., 0]
-        weight = logits.to(accumulation_dtype(logits.dtype)).sigmoid()
-        return weight / weight.mean(dim=1, keepdim=True) if self.normalize else weight
+        logits = logits.to(accumulation_dtype(logits.dtype))
+        if not self.normalize:
+            return logits.sigmoid()
+        # In logarithms: a row of weights that are all too small to write down has a mean of 0.
+        weight = logsigmoid(logits)
+        mean = weight.logsumexp(dim=1, keepdim=True) - math.log(max(key.shape[0], 1))
+        return (weight - mean).exp()
 
     def extra_repr(self) -> str:
         """What was asked for."""

@@ -126,6 +126,20 @@ def test_rows_without_a_weight_are_left_out(temperature, dtype):
     assert nothing == 0
 
 
+@pytest.mark.parametrize("least", [1e-45, 1e-40, 1e-30])
+def test_a_key_with_next_to_no_weight_may_be_the_closest(least):
+    rows = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]], requires_grad=True)
+    weight = torch.tensor([[least, 1, 0], [1, least, 0], [0, 1, 0]], requires_grad=True)
+    found = weighted_info_nce_from_similarity(
+        rows @ rows.T, OWN, weight, temperature=0.01, reduction="none"
+    )
+    # log(w_ii exp(100) + exp(-100)) - 100; a weight counts as the smallest normal number at least
+    low = torch.tensor(least).clamp(min=torch.finfo(torch.float32).tiny).log()
+    torch.testing.assert_close(found.detach(), torch.stack([low, low, torch.tensor(-100.0)]))
+    found.sum().backward()
+    assert all(x.grad.isfinite().all() for x in (rows, weight))
+
+
 def test_what_is_not_finite_is_seen():
     bad = S.clone()
     bad[1, 1] = -torch.inf

@@ -263,14 +263,15 @@ class WeightedInfoNCELoss(nn.Module):
 def _row_losses(logits: Tensor, positive: Tensor, pair: Tensor) -> Tensor:
     """(r, 2): the loss of each row, and 1 where some key has a weight, else 0.
 
-    No logarithm of a weight is taken: at 0 it has no slope.
+    Weights join in logarithms, so that none is too small beside a logit; those below the smallest
+    normal number count as that, because they have no finite slope.
     """
     competes = ~(pair <= 0)  # a NaN stays in sight
-    seen = logits.masked_fill(~competes, torch.finfo(logits.dtype).min)
-    highest = seen.detach().amax(dim=1, keepdim=True)
-    total = (pair.masked_fill(~competes, 0.0) * (seen - highest).exp()).sum(dim=1)
+    limits = torch.finfo(logits.dtype)
+    weighted = logits + pair.clamp(min=limits.tiny).log()
+    total = weighted.masked_fill(~competes, limits.min).logsumexp(dim=1)
     some = competes.any(dim=1)
-    value = total.masked_fill(~some, 1.0).log() + highest[:, 0].masked_fill(~some, 0.0)
+    value = total.masked_fill(~some, 0.0)
     pull = logits.masked_fill(~positive, 0.0).sum(dim=1) / positive.sum(dim=1).clamp(min=1)
     return torch.stack([value - pull, some.to(value.dtype)], dim=1)
 
