@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch.func import grad, vmap
+from torch.func import grad, hessian, jacfwd, jvp, vmap
 
 from embedkit.ops.adversarial.gradient_reversal import GradientReversal, gradient_reversal
 
@@ -69,6 +69,19 @@ def test_function_transforms():
     x = torch.randn(5, 3)
     got = vmap(grad(lambda t: gradient_reversal(t, 2.0).square().sum()))(x)
     torch.testing.assert_close(got, -4 * x)
+    each = torch.tensor([0.0, 1.0, 2.0, -1.0, 0.5])
+    got = vmap(grad(lambda t, s: gradient_reversal(t, s).sum()))(x, each)
+    torch.testing.assert_close(got, -each[:, None].expand(5, 3))
+
+
+def test_forward_mode_turns_like_backward():
+    x, tangent = torch.tensor([1.0, 2.0]), torch.tensor([1.0, -1.0])
+    value, turned = jvp(lambda t: gradient_reversal(t, 0.5), (x,), (tangent,))
+    assert torch.equal(value, x)
+    assert torch.equal(turned, -0.5 * tangent)
+    assert torch.equal(jacfwd(lambda t: gradient_reversal(t, 2.0))(x), -2 * torch.eye(2))
+    got = hessian(lambda t: (gradient_reversal(t, 0.5) ** 3).sum())(x)
+    assert torch.equal(got, torch.diag(0.25 * 6 * x))
 
 
 def test_strength_zero_gives_zeros_and_half_precision_stays():
@@ -79,12 +92,26 @@ def test_strength_zero_gives_zeros_and_half_precision_stays():
     assert not x.grad.any()
 
 
-def test_what_is_changed_in_place_is_seen():
-    x = torch.ones(3, requires_grad=True)
-    with torch.no_grad():
-        y = gradient_reversal(x * 2)
-        y.mul_(3)
-    assert y.tolist() == [6.0, 6.0, 6.0]
+def test_what_follows_may_work_in_place():
+    torch.manual_seed(0)
+    x = torch.randn(5, 3)
+    encoder, classifier, critic = nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(4, 1)
+    found = []
+    for in_place in (False, True):
+        judge = nn.Sequential(GradientReversal(0.5), nn.LeakyReLU(0.1, inplace=in_place), critic)
+        features = encoder(x)
+        loss = judge(features).sum() + classifier(features).square().sum()
+        found.append(torch.autograd.grad(loss, [*encoder.parameters(), *critic.parameters()]))
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_a_pass_keeps_the_strength_it_was_made_with():
+    reversal, x = GradientReversal(1.0), torch.ones(3, requires_grad=True)
+    first = reversal(x).sum()
+    reversal.set_strength(0.5)
+    (first + reversal(x).sum()).backward()
+    reversal.set_strength(0.0)
+    assert torch.equal(x.grad, torch.full_like(x, -1.5))
 
 
 @pytest.mark.compile
@@ -105,6 +132,28 @@ def test_one_graph_while_the_strength_changes():
     assert len(graphs) == 1
 
 
+@pytest.mark.compile
+def test_numbers_that_change_make_two_graphs():
+    def set_and_reverse(x, strength):
+        reversal.set_strength(strength)
+        return reversal(x)
+
+    reversal, x = GradientReversal(1.0), torch.randn(3, requires_grad=True)
+    for function in (gradient_reversal, set_and_reverse):
+        torch.compiler.reset()
+        graphs = []
+
+        def count(graph, inputs, graphs=graphs):
+            graphs.append(graph)
+            return graph
+
+        compiled = torch.compile(function, fullgraph=True, backend=count)
+        for strength in (1.0, 0.5, 0.25, 0.3, -1.0):
+            (got,) = torch.autograd.grad(compiled(x, strength).sum(), x)
+            assert torch.equal(got, torch.full_like(x, -strength))
+        assert len(graphs) <= 2
+
+
 def test_the_strength_is_saved():
     saved = GradientReversal(0.3).state_dict()
     other = GradientReversal()
@@ -114,9 +163,15 @@ def test_the_strength_is_saved():
 
 def test_a_strength_that_is_no_number_leaves_the_old_one():
     reversal = GradientReversal(0.5)
-    with pytest.raises(ValueError, match=r"strength must be finite, got nan\. 0 to 1 is usual"):
+    with pytest.raises(
+        ValueError, match=r"strength must be finite in torch.float32, got nan\. 0 to 1 is usual"
+    ):
         reversal.set_strength(float("nan"))
+    with pytest.raises(ValueError, match=r"finite in torch.float16, got 100000.0"):
+        reversal.half().set_strength(1e5)
     assert reversal.strength == 0.5
+    with pytest.raises(ValueError, match=r"finite in torch.float16, got 100000.0"):
+        gradient_reversal(torch.ones(2, dtype=torch.float16), 1e5)
 
 
 @pytest.mark.wording

@@ -101,6 +101,9 @@ def test_a_wrong_state_changes_nothing():
         strength.load_state_dict(before | {"total_steps": 0})
     with pytest.raises(ValueError, match=r"position must be >= 0, got -1"):
         strength.load_state_dict(before | {"position": -1})
+    for position in (1.5, math.nan, "3"):
+        with pytest.raises(TypeError, match=r"position must be an integer, got .* It counts steps"):
+            strength.load_state_dict(before | {"position": position})
     assert strength.state_dict() == before
 
 
@@ -116,6 +119,9 @@ def test_errors_teach():
         AdversarialStrength(3, high=math.inf)
     with pytest.raises(ValueError, match=r"AdversarialStrength: total_steps must be >= 1, got 0"):
         AdversarialStrength(0)
+    for make in (AdversarialStrength, AnnealedRate):
+        with pytest.raises(TypeError, match=r"total_steps must be an integer, got nan"):
+            make(math.nan)
     with pytest.raises(
         ValueError, match=r"AnnealedRate: beta must be >= 0, got -1. Try 10 and 0.7"
     ):

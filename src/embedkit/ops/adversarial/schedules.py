@@ -1,6 +1,7 @@
 """How strength and learning rate of domain-adversarial training change with its progress."""
 
 import math
+from numbers import Integral
 from typing import Any
 
 from embedkit._checks import check_at_least, check_positive
@@ -71,6 +72,7 @@ class AdversarialStrength:
 
     Raises:
         ValueError: if a setting is out of range.
+        TypeError: if ``total_steps`` is no integer.
 
     >>> strength = AdversarialStrength(total_steps=10)
     >>> for _ in range(3):
@@ -90,7 +92,7 @@ class AdversarialStrength:
         low: int | float = 0.0,
         high: int | float = 1.0,
     ) -> None:
-        check_at_least("AdversarialStrength", "total_steps", total_steps, 1)
+        _check_count("AdversarialStrength", "total_steps", total_steps, 1)
         _check_strength("AdversarialStrength", gamma, low, high)
         self.total_steps, self.gamma, self.low, self.high = total_steps, gamma, low, high
         self.position = 0
@@ -117,6 +119,7 @@ class AdversarialStrength:
 
         Raises:
             ValueError: if the state is of something else; nothing has changed then.
+            TypeError: if a number of steps is no integer; neither.
         """
         if set(state) != set(vars(self)):
             raise ValueError(
@@ -125,7 +128,7 @@ class AdversarialStrength:
             )
         settings = {name: state[name] for name in ("total_steps", "gamma", "low", "high")}
         AdversarialStrength(**settings)
-        check_at_least("AdversarialStrength", "position", state["position"], 0)
+        _check_count("AdversarialStrength", "position", state["position"], 0)
         vars(self).update(state)
 
     def __repr__(self) -> str:
@@ -147,6 +150,7 @@ class AnnealedRate:
 
     Raises:
         ValueError: if a setting is out of range.
+        TypeError: if ``total_steps`` is no integer.
 
     >>> import torch
     >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.01, momentum=0.9)
@@ -156,7 +160,7 @@ class AnnealedRate:
     def __init__(
         self, total_steps: int, alpha: int | float = 10.0, beta: int | float = 0.75
     ) -> None:
-        check_at_least("AnnealedRate", "total_steps", total_steps, 1)
+        _check_count("AnnealedRate", "total_steps", total_steps, 1)
         _check_annealing("AnnealedRate", alpha, beta)
         self.total_steps, self.alpha, self.beta = total_steps, alpha, beta
 
@@ -166,6 +170,15 @@ class AnnealedRate:
 
     def __repr__(self) -> str:
         return f"AnnealedRate(total_steps={self.total_steps}, alpha={self.alpha}, beta={self.beta})"
+
+
+def _check_count(owner: str, name: str, value: int, least: int) -> None:
+    if not isinstance(value, Integral):
+        raise TypeError(
+            f"{owner}: {name} must be an integer, got {value!r}. It counts steps; a part "
+            "of one is for calls alone."
+        )
+    check_at_least(owner, name, value, least)
 
 
 def _clamped(owner: str, progress: int | float) -> float:
