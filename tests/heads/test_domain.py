@@ -3,6 +3,7 @@
 import pytest
 import torch
 from heads.cases_domain import CASES
+from torch.nn.utils import parametrizations, prune
 
 from embedkit.heads.domain import DomainDiscriminator, JointFeatures
 from embedkit.testing import check_module
@@ -17,6 +18,28 @@ def test_it_is_a_sequence_of_layers():
     assert not torch.equal(head.train()(x), head(x))
     linear = DomainDiscriminator(2, hidden=())
     torch.testing.assert_close(linear(x), linear.layers[0](x))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        parametrizations.spectral_norm,
+        parametrizations.weight_norm,
+        lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+    ],
+)
+def test_layers_may_be_normalised_or_pruned(change):
+    def build():
+        torch.manual_seed(0)
+        head = DomainDiscriminator(3, hidden=[4])
+        change(head.layers[0])
+        return head
+
+    head, want, x = build(), build(), torch.randn(5, 3)
+    torch.testing.assert_close(head(x), want.layers[1](want.layers[0](x).relu()))
+    # One power iteration, not two.
+    torch.testing.assert_close(dict(head.named_buffers()), dict(want.named_buffers()))
+    assert head(x.half()).dtype == torch.float16
 
 
 def test_widths_are_the_papers():
@@ -54,6 +77,23 @@ def test_a_random_projection_keeps_inner_products():
     assert wide.out_features == 200_000
     near = wide(f, p)
     torch.testing.assert_close(near @ near.T, exact @ exact.T, rtol=0.1, atol=0.1)
+
+
+def test_projections_are_drawn_by_a_generator_and_anew():
+    def build():
+        generator = torch.Generator().manual_seed(3)
+        return JointFeatures(5, 3, max_features=4, projected_features=8, generator=generator)
+
+    state = torch.get_rng_state()
+    first, again = build(), build()
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.testing.assert_close(first.state_dict(), again.state_dict())
+    with torch.device("meta"):
+        late = JointFeatures(5, 3, max_features=4, projected_features=8)
+    late = late.to_empty(device="cpu")
+    late.reset_parameters(torch.Generator().manual_seed(3))
+    torch.testing.assert_close(late.state_dict(), first.state_dict())
+    JointFeatures(5, 3).reset_parameters()
 
 
 def test_where_it_projects():
@@ -99,5 +139,9 @@ def test_errors_teach():
         JointFeatures(3, 1)
     with pytest.raises(ValueError, match=r"probabilities: expected last axis of size 4"):
         JointFeatures(3, 4)(x, x)
+    with pytest.raises(
+        ValueError, match=r"features: expected 2 axes \(b, d\), got shape \(1, 2, 3"
+    ):
+        JointFeatures(3, 3)(x[None], x)
     with pytest.raises(ValueError, match=r"probabilities: expected 2 rows, got shape \(1, 3\)"):
         JointFeatures(3, 3)(x, x[:1])

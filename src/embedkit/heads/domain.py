@@ -7,14 +7,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from embedkit._checks import check_at_least, check_floating, check_last_dim, check_rows
+from embedkit._checks import check_at_least, check_floating, check_last_dim, check_ndim, check_rows
 
 
 class DomainDiscriminator(nn.Module):
     """Logits of the domain of features: linear layers with ReLUs between them.
 
     Two domains have one logit, above 0 for domain 1, the target; more have one logit each. Train it
-    with :class:`embedkit.losses.DomainAdversarialLoss`, which puts the reversal before it.
+    with :class:`embedkit.losses.DomainAdversarialLoss`, which puts the reversal before it. Its
+    ``layers`` take torch's spectral norm, weight norm and pruning.
 
     Args:
         in_features: width of the features.
@@ -28,7 +29,8 @@ class DomainDiscriminator(nn.Module):
         TypeError: if features are not floating.
 
     Source: Ganin et al. 2016, Domain-Adversarial Training of Neural Networks, figure 4.
-    Differs: initialised as torch's own linear layers.
+    Differs: initialised as torch's own linear layers, not as the paper's Office network (standard
+    deviation 0.01, in the last layer 0.3); no layer normalises.
 
     >>> DomainDiscriminator(8, hidden=[16])(torch.randn(3, 8)).shape
     torch.Size([3, 1])
@@ -70,7 +72,8 @@ class DomainDiscriminator(nn.Module):
         check_last_dim(
             "features", features, self.widths[0], "A discriminator fits one width: rebuild it."
         )
-        x: Tensor = self.layers[0](features.to(self.get_parameter("layers.0.weight").dtype))
+        # Not the weight's dtype: it may be computed from others, and cost one more iteration.
+        x: Tensor = self.layers[0](features.to(next(self.parameters()).dtype))
         for layer in self.layers[1:]:
             x = layer(self.dropout(x.relu()))
         return x.to(features.dtype)
@@ -86,13 +89,14 @@ class JointFeatures(nn.Module):
     joint = features (outer product) probabilities, flattened: what belongs to one class fills a
     part of its own, so domains are compared class by class. Where that is wider than
     ``max_features`` it is projected at random,  (F R_f) * (P R_p) / sqrt(k),  whose inner products
-    equal those of the outer product on average; both matrices are buffers, drawn once.
+    equal those of the outer product on average; both matrices are buffers, drawn once and saved.
 
     Args:
         dim: width of the features.
         num_classes: of the probabilities, at least 2.
         max_features: the widest outer product, ``dim * num_classes``, that is used as it is.
         projected_features: k, the width of the random projection.
+        generator: of the projection, on the device the module is built on; None: torch's own.
 
     Attributes:
         out_features: the width that comes out, to build the discriminator with.
@@ -119,6 +123,7 @@ class JointFeatures(nn.Module):
         num_classes: int,
         max_features: int = 4096,
         projected_features: int = 1024,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         check_at_least("JointFeatures", "dim", dim, 1)
@@ -128,15 +133,23 @@ class JointFeatures(nn.Module):
         project = dim * num_classes > max_features
         self.out_features = projected_features if project else dim * num_classes
         k = projected_features
-        self.register_buffer("feature_matrix", torch.randn(dim, k) if project else None)
-        self.register_buffer("class_matrix", torch.randn(num_classes, k) if project else None)
+        self.register_buffer("feature_matrix", torch.empty(dim, k) if project else None)
+        self.register_buffer("class_matrix", torch.empty(num_classes, k) if project else None)
+        self.reset_parameters(generator)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the projection anew, if there is one."""
+        for matrix in (self.feature_matrix, self.class_matrix):
+            if matrix is not None:
+                matrix.normal_(generator=generator)
 
     def forward(
         self, features: Float[Tensor, "b d"], probabilities: Float[Tensor, "b c"]
     ) -> Float[Tensor, "b k"]:
         """(b, dim) and (b, num_classes) -> (b, out_features), in the dtype of the features."""
-        check_floating("features", features)
-        check_floating("probabilities", probabilities)
+        for name, rows in (("features", features), ("probabilities", probabilities)):
+            check_floating(name, rows)
+            check_ndim(name, rows, "b d" if rows is features else "b c")
         check_last_dim("features", features, self.dim, "As wide as dim says.")
         check_last_dim("probabilities", probabilities, self.num_classes, "One for each class.")
         check_rows("probabilities", probabilities, features.shape[0], "One row for each feature.")

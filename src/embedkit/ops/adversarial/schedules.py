@@ -119,7 +119,7 @@ class AdversarialStrength:
 
         Raises:
             ValueError: if the state is of something else; nothing has changed then.
-            TypeError: if a number of steps is no integer; neither.
+            TypeError: if a number of steps is no integer; nothing has changed then, either.
         """
         if set(state) != set(vars(self)):
             raise ValueError(
@@ -172,7 +172,7 @@ class AnnealedRate:
         return f"AnnealedRate(total_steps={self.total_steps}, alpha={self.alpha}, beta={self.beta})"
 
 
-def _check_count(owner: str, name: str, value: int, least: int) -> None:
+def _check_count(owner: str, name: str, value: Any, least: int) -> None:
     if not isinstance(value, Integral):
         raise TypeError(
             f"{owner}: {name} must be an integer, got {value!r}. It counts steps; a part "
