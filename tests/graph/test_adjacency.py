@@ -101,6 +101,16 @@ def test_an_undirected_graph_is_its_own_transpose():
     assert build_adjacency(both, norm="row").transpose is not None
 
 
+@pytest.mark.parametrize("norm", ["sym", "gcn", "none"])
+@given(seed=st.integers(0, 2**31))
+def test_so_is_one_with_weights(norm, seed):
+    edges, weight = random_edges(seed)
+    edges = edges[:, edges[0] < edges[1]].unique(dim=1)
+    weight = weight[: edges.shape[1]]
+    both, twice = torch.cat([edges, edges.flip(0)], dim=1), torch.cat([weight, weight])
+    assert build_adjacency(both, twice, 12, norm=norm).transpose is None
+
+
 @given(seed=st.integers(0, 2**31), rows=st.integers(1, 6), cols=st.integers(1, 6))
 def test_the_transpose_is_that_of_scipy(seed, rows, cols):
     torch.manual_seed(seed)

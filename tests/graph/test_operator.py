@@ -28,6 +28,31 @@ def test_edges_agree_with_the_operator_built_of_them(seed, norm, self_loops, wei
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("norm", ["sym", "row", "gcn"])
+def test_degrees_of_a_hub_are_not_added_up_in_half_precision(dtype, norm):
+    leaf = torch.arange(1, 1001)
+    star = torch.stack([leaf, torch.zeros_like(leaf)])
+    both = torch.cat([star, star.flip(0)], dim=1)
+    nodes = torch.ones(1001, 2)
+    weight = torch.ones(2000, dtype=dtype)
+    got = propagate(nodes, as_operator("it", nodes, both, weight, norm=norm))
+    want = propagate(nodes, as_operator("it", nodes, both, weight.float(), norm=norm))
+    torch.testing.assert_close(got, want, atol=0, rtol=1e-6)
+
+
+def test_edges_agree_with_the_operator_at_a_hub():
+    torch.manual_seed(0)
+    leaf = torch.arange(1, 200_001)
+    star, weight = torch.stack([leaf, torch.zeros_like(leaf)]), torch.rand(200_000)
+    nodes = torch.randn(200_001, 1) + 1
+    given_edges = as_operator("it", nodes, star, weight, norm="row")
+    built = build_adjacency(star, weight, 200_001, norm="row")
+    torch.testing.assert_close(
+        propagate(nodes, given_edges), propagate(nodes, built), atol=0, rtol=1e-6
+    )
+
+
 def test_gradients_reach_nodes_and_edge_weights():
     weight = torch.rand(6, dtype=torch.float64, requires_grad=True)
     nodes = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
@@ -54,6 +79,19 @@ def test_edges_compile_into_one_graph():
         return propagate(nodes, as_operator("it", nodes, edges))
 
     torch.testing.assert_close(torch.compile(run, fullgraph=True)(nodes, EDGES), run(nodes, EDGES))
+
+
+@pytest.mark.parametrize("norm", ["sym", "gcn"])
+def test_a_negative_degree(norm):
+    nodes, weight = torch.randn(3, 2), torch.full((6,), -2.0)
+    text = (
+        rf'it: norm="{norm}" takes the root .* add up to less than 0; edge_weight goes down to -2'
+    )
+    with pytest.raises(ValueError, match=text):
+        as_operator("it", nodes, EDGES, weight, norm=norm)
+    assert as_operator("it", nodes, EDGES, weight, norm="row").value.min() > 0
+    weight[0] = float("nan")  # whoever brings it gets it back
+    assert as_operator("it", nodes, EDGES, weight, norm=norm).value.isnan().any()
 
 
 def test_weights_beside_an_operator():

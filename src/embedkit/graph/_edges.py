@@ -49,7 +49,8 @@ def normalized_entries(
     """(row, col, value) of the normalised adjacency; shapes do not depend on values.
 
     With self loops n entries are appended. A node's own loops then have weight 0 where they stand,
-    and the appended one has their mean, or 1 where there is none.
+    and the appended one has their mean, or 1 where there is none. Sums are made in the dtype of
+    ``weight``: pass float64, and round what comes out.
     """
     col, row = edge_index[0], edge_index[1]
     if self_loops or norm == "gcn":
@@ -66,4 +67,15 @@ def normalized_entries(
     if norm == "row":
         return row, col, weight / safe[row]
     root = safe.rsqrt().masked_fill(degree == 0, 0.0)
-    return row, col, root[row] * weight * root[col]
+    # Roots first: their product is the same both ways, so a symmetric matrix stays one.
+    return row, col, weight * (root[row] * root[col])
+
+
+def check_degrees(owner: str, norm: str, weight: Tensor, value: Tensor) -> None:
+    """Raise if the root of a negative degree made NaN of finite weights; reads values."""
+    if norm in ("sym", "gcn") and value.isnan().any() and weight.isfinite().all():
+        raise ValueError(
+            f'{owner}: norm="{norm}" takes the root of a node\'s degree, and the weights that a '
+            "node receives add up to less than 0; edge_weight goes down to "
+            f'{float(weight.min()):g}. Use weights >= 0, or an adjacency built with norm="none".'
+        )

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from embedkit._checks import check_floating, check_ndim, check_rows
-from embedkit.graph._edges import check_edges, check_ids, normalized_entries
+from embedkit.graph._edges import check_degrees, check_edges, check_ids, normalized_entries
 from embedkit.graph.adjacency import Adjacency, transpose_of
 from embedkit.ops import accumulation_dtype
 
@@ -21,8 +21,9 @@ def as_operator(
     """The operator itself, or one made of ``edge_index`` and ``edge_weight`` for this call.
 
     Made on the fly it costs two sorts of the edges, does not merge equal edges (they add up all
-    the same) and keeps the gradient of ``edge_weight``. An adjacency is taken as it is, whatever
-    ``norm`` says: it was normalised when it was built.
+    the same) and keeps the gradient of ``edge_weight``. Degrees are added up in float64, as where
+    an adjacency is built, so that both agree; values are float32 or wider. An adjacency is taken as
+    it is, whatever ``norm`` says: it was normalised when it was built.
     """
     check_floating("nodes", nodes)
     check_ndim("nodes", nodes, "n d")
@@ -36,13 +37,20 @@ def as_operator(
         return edges
     check_edges(owner, edges, edge_weight)
     size = nodes.shape[0]
-    if edges.device.type == "cpu" and not torch.compiler.is_compiling():
+    # Values are looked at where that waits for no other device.
+    readable = edges.device.type == "cpu" and not torch.compiler.is_compiling()
+    if readable:
         check_ids(owner, "edge_index", edges, size, "num_nodes", "One row of nodes per node id.")
+    dtype = accumulation_dtype((nodes if edge_weight is None else edge_weight).dtype)
+    wide = torch.float32 if edges.device.type == "mps" else torch.float64
     if edge_weight is None:
-        edge_weight = torch.ones(
-            edges.shape[1], dtype=accumulation_dtype(nodes.dtype), device=nodes.device
-        )
-    row, col, value = normalized_entries(edges.long(), edge_weight, size, norm, self_loops)
+        weight = torch.ones(edges.shape[1], dtype=wide, device=nodes.device)
+    else:
+        weight = edge_weight.to(wide)
+    row, col, value = normalized_entries(edges.long(), weight, size, norm, self_loops)
+    if readable and edge_weight is not None:
+        check_degrees(owner, norm, weight, value)
+    value = value.to(dtype)
     order = torch.argsort(row, stable=True)
     row, col, value = row[order], col[order], value[order]
     crow = torch.searchsorted(row, torch.arange(size + 1, device=row.device))

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from embedkit._checks import check_choice, check_ndim, check_same_shape
-from embedkit.graph._edges import check_edges, check_ids, normalized_entries
+from embedkit.graph._edges import check_degrees, check_edges, check_ids, normalized_entries
 from embedkit.graph.adjacency import Adjacency, adjacency_from_entries
 
 Norm = Literal["sym", "row", "gcn", "none"]
@@ -64,12 +64,7 @@ def build_adjacency(
     # A node's degree and the 1 / sqrt of it are rounded once, at the end.
     wide = edge_weight.to(torch.float64)
     row, col, value = normalized_entries(edge_index, wide, num_nodes, norm, self_loops)
-    if norm in ("sym", "gcn") and value.isnan().any() and not wide.isnan().any():
-        raise ValueError(
-            f'build_adjacency: norm="{norm}" takes the root of a node\'s degree, and the weights '
-            f"that a node receives add up to less than 0; edge_weight goes down to "
-            f'{float(wide.min()):g}. Use weights >= 0, or norm="none".'
-        )
+    check_degrees("build_adjacency", norm, wide, value)
     value = value.to(dtype or edge_weight.dtype)
     keep = torch.ones_like(row, dtype=torch.bool)
     if len(keep) > len(wide):  # loops were appended, in place of those in the list

@@ -35,7 +35,8 @@ def hop_stack(
         (n, K + 1, c), hop 0 first, in the dtype of ``nodes``; hops in float32 or wider between.
 
     Raises:
-        ValueError: if ``num_hops`` is below 0, the matrix is not square, or shapes don't fit.
+        ValueError: if ``num_hops`` is below 0, the matrix is not square, shapes don't fit, or a
+            weighted degree is negative.
         TypeError: if ``nodes`` is not floating.
 
     >>> hop_stack(torch.eye(2), torch.tensor([[0, 1], [1, 0]]), num_hops=2).shape
@@ -81,7 +82,8 @@ def adaptive_propagation(
         One vector per node in the dtype of ``nodes``; hops, gate and sum in float32 or wider.
 
     Raises:
-        ValueError: if widths differ, ``num_hops`` is below 0, or the matrix is not square.
+        ValueError: if widths differ, ``num_hops`` is below 0, the matrix is not square, or a
+            weighted degree is negative.
         TypeError: if ``nodes`` is not floating.
 
     Source: Liu et al. 2020, Towards Deeper Graph Neural Networks, eq. 8.

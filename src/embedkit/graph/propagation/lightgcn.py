@@ -13,7 +13,8 @@ class LightGCNConv(nn.Module):
     from, are LightGCN: :class:`PropagatedEmbedding`.
 
     Raises:
-        ValueError: if shapes don't fit, or ``edge_index`` points outside the nodes.
+        ValueError: if shapes don't fit, ``edge_index`` points outside the nodes, or the weights
+            that a node receives add up to less than 0.
         TypeError: if nodes or weights are not floating, or ``edge_index`` not integer.
 
     Source: He et al. 2020, LightGCN: Simplifying and Powering Graph Convolution Network for

@@ -33,7 +33,8 @@ class NGCFConv(nn.Module):
 
     Raises:
         ValueError: if a width is below 1, the dropout is not in [0, 1), the mode is unknown, shapes
-            don't fit, or ``edge_index`` points outside the nodes.
+            don't fit, ``edge_index`` points outside the nodes, or, for "paper", the weights that a
+            node receives add up to less than 0.
         TypeError: if nodes or weights are not floating, or ``edge_index`` not integer.
 
     Source: Wang et al. 2019, Neural Graph Collaborative Filtering, eq. 3-7 ("paper") and its
