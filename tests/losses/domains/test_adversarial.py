@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,13 @@ from embedkit.losses.domains.conditional import ConditionalDomainAdversarialLoss
 from embedkit.testing import check_module
 
 HERE = (DomainAdversarialLoss, ConditionalDomainAdversarialLoss)
+
+
+class Total(nn.Module):
+    """No discriminator, for it has no logit for each row."""
+
+    def forward(self, x):
+        return x.sum()
 
 
 def test_a_closed_form_step():
@@ -114,6 +122,65 @@ def test_many_domains_and_their_accuracy():
     assert two.accuracy(same[0][:0], same[0][:0]).item() == 0
 
 
+def test_accuracy_leaves_nothing_changed():
+    frozen = nn.BatchNorm1d(3).eval()
+    judge = nn.Sequential(frozen, nn.Dropout(0.5), nn.BatchNorm1d(3), nn.Linear(3, 1))
+    loss = DomainAdversarialLoss(judge)
+    x, y = torch.randn(4, 3), torch.randn(5, 3)
+    loss(x, y)
+    before = {name: value.clone() for name, value in loss.state_dict().items()}
+    state = torch.get_rng_state()
+    got = loss.accuracy(x, y)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.testing.assert_close(loss.state_dict(), before, rtol=0, atol=0)
+    assert [part.training for part in judge] == [False, True, True, True]
+    judge.eval()
+    assert got == ((judge(x) <= 0).float().mean() + (judge(y) > 0).float().mean()) / 2
+    judge.train()
+    with pytest.raises(ValueError, match=r"features of target: expected last axis of size 3"):
+        loss.accuracy(x, y[:, :2])
+    assert judge.training
+    assert loss.accuracy(x, y * torch.nan).isnan()
+
+
+def test_the_shallow_networks_hand_gradients():
+    """The reference algorithm's gradients in numpy, of one source and one target point.
+
+    There the discriminator's step is scaled by the strength as well; here it is not.
+    """
+    rng, strength, name = np.random.default_rng(0), 0.7, 1
+    w, b, v, c = (rng.normal(size=size) for size in ((5, 4), (5, 1), (3, 5), (3, 1)))
+    u, d, x, other = (rng.normal(size=size) for size in ((5, 1), (1, 1), (4, 1), (4, 1)))
+
+    def sigmoid(z):
+        return 1 / (1 + np.exp(-z))
+
+    h, g = sigmoid(w @ x + b), sigmoid(w @ other + b)
+    scores = np.exp(v @ h + c)
+    of_c = scores / scores.sum()
+    of_c[name] -= 1
+    ours, theirs = sigmoid(u.T @ h + d), sigmoid(u.T @ g + d) - 1  # domain 0, domain 1
+    hidden = (v.T @ of_c - strength * ours * u) * h * (1 - h)
+    turned = -strength * theirs * u * g * (1 - g)
+    want = {
+        "hidden.weight": hidden @ x.T + turned @ other.T,
+        "hidden.bias": hidden + turned,
+        "head.weight": of_c @ h.T,
+        "head.bias": of_c,
+        "loss.discriminator.weight": (ours * h + theirs * g).T,
+        "loss.discriminator.bias": ours + theirs,
+    }
+    layers = nn.Linear(4, 5), nn.Linear(5, 3), DomainAdversarialLoss(nn.Linear(5, 1), strength)
+    net = nn.ModuleDict(dict(zip(("hidden", "head", "loss"), layers, strict=True))).double()
+    values = dict(zip(want, (w, b, v, c, u.T, d), strict=True))
+    for key, parameter in net.named_parameters():
+        parameter.data = torch.from_numpy(values[key]).view_as(parameter).clone()
+    h, g = (net["hidden"](torch.from_numpy(point.T)).sigmoid() for point in (x, other))
+    (F.cross_entropy(net["head"](h), torch.tensor([name])) + net["loss"](h, g)).backward()
+    for key, parameter in net.named_parameters():
+        assert parameter.grad.numpy().ravel() == pytest.approx(want[key].ravel()), key
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("size", [0.0, 1.0, 1e4])
 def test_extreme_logits_stay_finite(dtype, size):
@@ -170,6 +237,24 @@ def test_the_conditional_form_by_hand(use_entropy):
     assert loss.adversary.reversal.strength.item() == 0
 
 
+@pytest.mark.parametrize("use_entropy", [True, False])
+def test_the_conditional_form_of_many_domains_with_weights(use_entropy):
+    judge, joint = DomainDiscriminator(6, [4], num_domains=3), JointFeatures(3, 2)
+    loss = ConditionalDomainAdversarialLoss(judge, joint, 0.5, use_entropy)
+    rows = [torch.randn(n, 3) for n in (4, 1, 5)]
+    logits = [torch.randn(len(x), 2) for x in rows]
+    weight = [torch.rand(4), None, torch.rand(5)]
+    joined = [joint(x, z.softmax(1)) for x, z in zip(rows, logits, strict=True)]
+    whole = [torch.ones(len(x)) if w is None else w for x, w in zip(rows, weight, strict=True)]
+    if use_entropy:
+        whole = [w * entropy_weights(z) for w, z in zip(whole, logits, strict=True)]
+    want = DomainAdversarialLoss(judge, 0.5)(*joined, weight=whole)
+    torch.testing.assert_close(loss(*rows, *logits, weight=weight), want)
+    assert loss.accuracy(*rows, *logits) == loss.adversary.accuracy(*joined)
+    nothing = loss(*(x[:0] for x in rows), *(z[:0] for z in logits))
+    assert nothing.item() == 0
+
+
 @pytest.mark.parametrize("module", HERE)
 def test_contract(module):
     build, inputs, exempt = CASES[module]
@@ -191,7 +276,9 @@ def test_errors_teach():
         ValueError, match=r"features of two domains or more, one tensor each, got 1"
     ):
         loss(x)
-    with pytest.raises(TypeError, match=r"features of target: expected a tensor, got NoneType"):
+    with pytest.raises(
+        TypeError, match=r"features of target: expected a tensor, got NoneType. A domain without"
+    ):
         loss(x, None)
     with pytest.raises(ValueError, match=r"features of target: expected last axis of size 3"):
         loss(x, x[:, :2])
@@ -213,8 +300,17 @@ def test_errors_teach():
         domain_adversarial_loss(x, ids.float())
     with pytest.raises(ValueError, match=r"domain: expected 2 rows, got shape \(1,\)"):
         domain_adversarial_loss(x, ids[:1])
+    with pytest.raises(ValueError, match=r"logits: expected 2 axes \(b, k\), got shape \(\)"):
+        DomainAdversarialLoss(Total())(x, x)
     joined = ConditionalDomainAdversarialLoss(nn.Linear(9, 1), JointFeatures(3, 3))
-    with pytest.raises(ValueError, match=r"target_logits: expected 2 rows"):
+    with pytest.raises(ValueError, match=r"logits of target: expected 2 rows"):
         joined(x, x, x, x[:1])
+    with pytest.raises(ValueError, match=r"then class logits of each, got 3 tensors. Call it as"):
+        joined(x, x, x)
+    for wrong in (x[0], x[None]):
+        with pytest.raises(ValueError, match=r"features of source: expected 2 axes \(b, d\), got"):
+            joined(wrong, x, x, x)
+    with pytest.raises(ValueError, match=r"weight: expected 2 tensors, one for each domain, got 1"):
+        joined(x, x, x, x, weight=(torch.ones(2),))
     with pytest.raises(TypeError, match=r"features of target: expected a tensor, got NoneType"):
         joined(x, None, x, x)

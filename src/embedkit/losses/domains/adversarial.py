@@ -121,6 +121,8 @@ class DomainAdversarialLoss(nn.Module):
     def set_strength(self, strength: int | float) -> None:
         """Change the strength of the reversal, e.g. by a schedule; a compiled graph stays.
 
+        Losses that were made already keep the strength that they had.
+
         Raises:
             ValueError: if ``strength`` is not finite; the old one stays.
         """
@@ -141,28 +143,36 @@ class DomainAdversarialLoss(nn.Module):
 
         1 / k says that this discriminator fails, not that the domains are alike: measure that with
         :func:`embedkit.analysis.proxy_a_distance`. Domains without rows are left out; without any
-        row it is 0.
+        row it is 0, and a NaN logit makes it NaN. The discriminator is evaluated without dropout
+        and with the statistics that its normalisations hold, and is left in the mode it was in.
         """
         rows, domain = _rows("DomainAdversarialLoss", features)
-        logits = self._logits(rows, len(features))
+        modes = [(module, module.training) for module in self.discriminator.modules()]
+        try:
+            self.discriminator.eval()
+            logits = self._logits(rows, len(features))
+        finally:
+            for module, training in modes:
+                module.training = training
         guess = (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)
         right = (guess == domain).to(accumulation_dtype(logits.dtype))
+        right = right.masked_fill(logits.isnan().any(dim=1), torch.nan)
         parts = torch.split(right, [x.shape[0] for x in features])
         means = [part.mean() for part in parts if len(part)]
         return torch.stack(means).mean() if means else right.sum()
 
     def _logits(self, rows: Tensor, domains: int) -> Tensor:
         logits: Tensor = self.discriminator(self.reversal(rows))
-        wanted = 1 if domains == 2 and logits.shape[-1] == 1 else domains
         check_ndim("logits", logits, "b k")
+        wanted = 1 if domains == 2 and logits.shape[1] == 1 else domains
         check_last_dim(
             "logits", logits, wanted, f"Features of {domains} domains came: rebuild it for as many."
         )
         return logits
 
 
-def _rows(owner: str, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """All rows, and the domain of each."""
+def check_domains(owner: str, features: Sequence[Tensor]) -> list[str]:
+    """Raise unless there are two domains or more, alike in width and dtype; their names."""
     if len(features) < 2:
         raise ValueError(
             f"{owner}: expected features of two domains or more, one tensor each, got "
@@ -170,6 +180,11 @@ def _rows(owner: str, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         )
     names = ["source", "target"] if len(features) == 2 else [*map(str, range(len(features)))]
     for name, x in zip(names, features, strict=True):
+        if not isinstance(x, Tensor):
+            raise TypeError(
+                f"features of {name}: expected a tensor, got {type(x).__name__}. A domain without "
+                "rows in this batch has an empty one, such as source[:0]."
+            )
         check_floating(f"features of {name}", x)
         check_ndim(f"features of {name}", x, "b d")
         check_last_dim(
@@ -179,23 +194,36 @@ def _rows(owner: str, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
             raise TypeError(
                 f"{owner}: features must have one dtype, got {features[0].dtype} and {x.dtype}"
             )
+    return names
+
+
+def _rows(owner: str, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """All rows, and the domain of each."""
+    check_domains(owner, features)
     device = features[0].device
     domain = [torch.full((x.shape[0],), i, device=device) for i, x in enumerate(features)]
     return torch.cat(list(features)), torch.cat(domain)
+
+
+def check_weights(weight: Weights | None, features: Sequence[Tensor]) -> Weights:
+    """Raise unless ``weight`` is None or fits the rows of each domain; one entry for each."""
+    if weight is None:
+        return [None] * len(features)
+    if len(weight) != len(features):
+        raise ValueError(
+            f"weight: expected {len(features)} tensors, one for each domain, got {len(weight)}. "
+            "None stands for a domain without weights."
+        )
+    for one, x in zip(weight, features, strict=True):
+        check_weight(one, x.shape[0], "row of its domain")
+    return weight
 
 
 def _weights(weight: Weights | None, features: Sequence[Tensor]) -> Tensor | None:
     """One weight for each of all rows."""
     if weight is None:
         return None
-    if len(weight) != len(features):
-        raise ValueError(
-            f"weight: expected {len(features)} tensors, one for each domain, got {len(weight)}. "
-            "None stands for a domain without weights."
-        )
-    parts = []
-    for one, x in zip(weight, features, strict=True):
-        check_weight(one, x.shape[0], "row of its domain")
-        wide = accumulation_dtype(x.dtype)
-        parts.append(x.new_ones(x.shape[0], dtype=wide) if one is None else one.to(wide))
-    return torch.cat(parts)
+    wide = accumulation_dtype(features[0].dtype)
+    pairs = zip(check_weights(weight, features), features, strict=True)
+    parts = (x.new_ones(x.shape[0]) if one is None else one for one, x in pairs)
+    return torch.cat([part.to(wide) for part in parts])

@@ -5,7 +5,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from embedkit._checks import check_floating, check_ndim, check_rows
-from embedkit.losses.domains.adversarial import DomainAdversarialLoss
+from embedkit.losses.domains.adversarial import (
+    DomainAdversarialLoss,
+    Weights,
+    check_domains,
+    check_weights,
+)
 from embedkit.ops import accumulation_dtype
 
 
@@ -43,18 +48,23 @@ class ConditionalDomainAdversarialLoss(nn.Module):
     the features alone, for probabilities are detached. The target's predictions need a classifier
     that has begun to learn: let the strength grow from 0.
 
+    Pass the features of each domain, the labelled source first, and then the class logits of each,
+    in the same order.
+
     Args:
-        discriminator: (b, k) -> (b, 1) logits, k = ``joint.out_features``.
+        discriminator: (b, ``joint.out_features``) -> (b, 1) logits for two domains, or (b, k) for
+            k.
         joint: of features (b, d) and probabilities (b, c) makes (b, k).
         strength: of the reversal; :meth:`set_strength` changes it.
         use_entropy: weight rows by :func:`entropy_weights`, within each domain.
 
     Raises:
-        ValueError: if shapes do not fit.
+        ValueError: if fewer than two domains come, or shapes do not fit.
         TypeError: if features or logits are missing or not floating.
 
     Source: Long et al. 2018, Conditional Adversarial Domain Adaptation, eq. 2-8.
-    Differs: probabilities and weights have no gradient, as in the authors' code for the former.
+    Differs: probabilities and weights have no gradient, as in the authors' code for the former;
+    more than two domains, and weights of your own.
 
     >>> from embedkit.heads.domain import JointFeatures
     >>> joint = JointFeatures(8, num_classes=3)
@@ -84,22 +94,48 @@ class ConditionalDomainAdversarialLoss(nn.Module):
         """
         self.adversary.set_strength(strength)
 
-    def forward(
-        self, source: Tensor, target: Tensor, source_logits: Tensor, target_logits: Tensor
-    ) -> Tensor:
-        """The loss of features (b, d) and class logits (b, c) of both domains."""
-        pairs = {"source": (source, source_logits), "target": (target, target_logits)}
-        joined, weights = [], []
-        for name, (features, logits) in pairs.items():
-            check_floating(f"features of {name}", features)
-            check_floating(f"{name}_logits", logits)
-            check_ndim(f"{name}_logits", logits, "b c")
-            check_rows(f"{name}_logits", logits, features.shape[0], f"One row for each of {name}.")
-            wide = logits.detach().to(accumulation_dtype(logits.dtype))
-            joined.append(self.joint(features, wide.softmax(dim=1).to(features.dtype)))
-            weights.append(entropy_weights(logits) if self.use_entropy else None)
-        loss: Tensor = self.adversary(*joined, weight=weights)
+    def forward(self, *features_and_logits: Tensor, weight: Weights | None = None) -> Tensor:
+        """The loss of features (b_i, d) of each domain, then class logits (b_i, c) of each.
+
+        ``weight`` holds one tensor (b_i,) for each domain, or None for a domain without; with
+        ``use_entropy`` its numbers multiply the entropy weights.
+        """
+        features, logits = self._halves(features_and_logits)
+        weights = list(check_weights(weight, features))
+        if self.use_entropy:
+            sure = [entropy_weights(z) for z in logits]
+            weights = [w if v is None else w * v for w, v in zip(sure, weights, strict=True)]
+        loss: Tensor = self.adversary(*self._joined(features, logits), weight=weights)
         return loss
+
+    def accuracy(self, *features_and_logits: Tensor) -> Tensor:
+        """:meth:`DomainAdversarialLoss.accuracy` of the discriminator that sees joint features."""
+        return self.adversary.accuracy(*self._joined(*self._halves(features_and_logits)))
+
+    def _halves(self, both: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Features of every domain, and logits of every domain, checked."""
+        count = len(both) // 2
+        if len(both) % 2 or count < 2:
+            raise ValueError(
+                "ConditionalDomainAdversarialLoss: expected features of two domains or more, then "
+                f"class logits of each, got {len(both)} tensors. Call it as loss(source, target, "
+                "source_logits, target_logits)."
+            )
+        features, logits = both[:count], both[count:]
+        names = check_domains("ConditionalDomainAdversarialLoss", features)
+        for name, x, z in zip(names, features, logits, strict=True):
+            check_floating(f"logits of {name}", z)
+            check_ndim(f"logits of {name}", z, "b c")
+            check_rows(f"logits of {name}", z, x.shape[0], "One row for each row of features.")
+        return features, logits
+
+    def _joined(self, features: tuple[Tensor, ...], logits: tuple[Tensor, ...]) -> list[Tensor]:
+        """The joint features of every domain."""
+        joined = []
+        for x, z in zip(features, logits, strict=True):
+            wide = z.detach().to(accumulation_dtype(z.dtype))
+            joined.append(self.joint(x, wide.softmax(dim=1).to(x.dtype)))
+        return joined
 
     def extra_repr(self) -> str:
         """What was asked for."""
