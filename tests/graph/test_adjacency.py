@@ -200,6 +200,16 @@ def test_half_precision_is_added_up_in_float32(dtype):
     torch.testing.assert_close(mean[0].float(), torch.ones(2), atol=0.01, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_equal_edges_are_added_up_before_they_are_rounded(dtype):
+    edges = torch.tensor([[0], [1]]).repeat(1, 3072)
+    ones = torch.ones(3072, dtype=dtype)
+    assert build_adjacency(edges, None, 2, norm="none", dtype=dtype).value.item() == 3072
+    assert build_adjacency(edges, ones, 2, norm="none").value.item() == 3072
+    assert build_adjacency(edges, ones, 2, norm="row").value.item() == 1
+    assert adjacency_from_entries(edges[1], edges[0], ones, 2, 2).value.item() == 3072
+
+
 @pytest.mark.parametrize("norm", ["sym", "row", "gcn", "none"])
 @pytest.mark.parametrize("size", [0, 1, 3])
 def test_a_graph_without_edges(norm, size):

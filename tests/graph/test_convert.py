@@ -49,6 +49,14 @@ def test_counts_become_floating():
     assert adjacency_from_sparse(counts, dtype=torch.float64).value.dtype == torch.float64
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_equal_places_are_added_up_before_they_are_rounded(dtype):
+    place, ones = torch.tensor([[0], [1]]).repeat(1, 3072), torch.ones(3072, dtype=dtype)
+    matrix = torch.sparse_coo_tensor(place, ones, (2, 2), check_invariants=True)
+    got = adjacency_from_sparse(matrix).value
+    assert (got.item(), got.dtype) == (3072, dtype)
+
+
 def test_the_edge_index_of_pyg_there_and_back():
     edges = to_undirected(torch.tensor([[0, 1, 2], [1, 2, 4]]), num_nodes=5)
     typed = EdgeIndex(edges, sparse_size=(5, 5), is_undirected=True)

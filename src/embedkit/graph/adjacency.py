@@ -9,6 +9,7 @@ from torch import Tensor
 from embedkit._checks import check_floating, check_ndim, check_rows, check_same_shape
 from embedkit.graph._edges import check_ids
 from embedkit.graph._product import sparse_product
+from embedkit.ops import accumulation_dtype
 
 
 class Transpose(NamedTuple):
@@ -128,6 +129,8 @@ def adjacency_from_entries(
 ) -> Adjacency:
     """A sparse matrix from its entries, in any order; entries of one place are added up.
 
+    Half precision is added up in float32 and rounded once.
+
     Args:
         row: the node that receives, 0 to num_rows - 1.
         col: the node that sends, 0 to num_cols - 1.
@@ -148,13 +151,17 @@ def adjacency_from_entries(
     check_same_shape("One value per entry.", row=row, col=col, value=value)
     check_ids("adjacency_from_entries", "row", row, num_rows, "num_rows")
     check_ids("adjacency_from_entries", "col", col, num_cols, "num_cols")
-    place, which = torch.unique(row.long() * num_cols + col.long(), return_inverse=True)
-    value = value.new_zeros(place.shape[0]).index_add(0, which, value)
-    return _compress(place // max(num_cols, 1), place % max(num_cols, 1), value, num_rows, num_cols)
+    wide = value.to(accumulation_dtype(value.dtype))
+    return merge_entries(row.long(), col.long(), wide, num_rows, num_cols, value.dtype)
 
 
-def _compress(row: Tensor, col: Tensor, value: Tensor, num_rows: int, num_cols: int) -> Adjacency:
-    """Distinct entries in the order of rows, then columns."""
+def merge_entries(
+    row: Tensor, col: Tensor, value: Tensor, num_rows: int, num_cols: int, dtype: torch.dtype
+) -> Adjacency:
+    """Entries of one place added up in the dtype they come in, and rounded to ``dtype`` last."""
+    place, which = torch.unique(row * num_cols + col, return_inverse=True)
+    value = value.new_zeros(place.shape[0]).index_add(0, which, value).to(dtype)
+    row, col = place // max(num_cols, 1), place % max(num_cols, 1)
     crow = torch.searchsorted(row, torch.arange(num_rows + 1, device=row.device))
     other = transpose_of(row, col, num_cols)
     if num_rows == num_cols and not value.requires_grad:

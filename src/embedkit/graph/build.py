@@ -8,7 +8,7 @@ from torch import Tensor
 
 from embedkit._checks import check_choice, check_ndim, check_same_shape
 from embedkit.graph._edges import check_degrees, check_edges, check_ids, normalized_entries
-from embedkit.graph.adjacency import Adjacency, adjacency_from_entries
+from embedkit.graph.adjacency import Adjacency, merge_entries
 
 Norm = Literal["sym", "row", "gcn", "none"]
 
@@ -61,15 +61,15 @@ def build_adjacency(
     check_ids("build_adjacency", "edge_index", edge_index, num_nodes, "num_nodes")
     if edge_weight is None:
         edge_weight = torch.ones_like(edge_index[0], dtype=dtype or torch.get_default_dtype())
-    # A node's degree and the 1 / sqrt of it are rounded once, at the end.
+    # Degrees, the 1 / sqrt of them and the sum of equal edges are rounded once, at the end.
     wide = edge_weight.to(torch.float64)
     row, col, value = normalized_entries(edge_index, wide, num_nodes, norm, self_loops)
     check_degrees("build_adjacency", norm, wide, value)
-    value = value.to(dtype or edge_weight.dtype)
     keep = torch.ones_like(row, dtype=torch.bool)
     if len(keep) > len(wide):  # loops were appended, in place of those in the list
         keep[: len(wide)] = row[: len(wide)] != col[: len(wide)]
-    return adjacency_from_entries(row[keep], col[keep], value[keep], num_nodes, num_nodes)
+    size, dtype = (num_nodes, num_nodes), dtype or edge_weight.dtype
+    return merge_entries(row[keep], col[keep], value[keep], *size, dtype)
 
 
 def bipartite_adjacency(

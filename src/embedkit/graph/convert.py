@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from embedkit.graph.adjacency import Adjacency, adjacency_from_entries
+from embedkit.ops import accumulation_dtype
 
 
 def adjacency_from_sparse(matrix: Any, *, dtype: torch.dtype | None = None) -> Adjacency:
@@ -37,7 +38,11 @@ def adjacency_from_sparse(matrix: Any, *, dtype: torch.dtype | None = None) -> A
             raise ValueError(
                 f"adjacency_from_sparse: expected two axes, got shape {tuple(matrix.shape)}"
             )
-        entries = matrix.to_sparse(layout=torch.sparse_coo).coalesce()
+        entries = matrix.to_sparse(layout=torch.sparse_coo)
+        if matrix.is_floating_point():  # equal places are added up in float32 or wider
+            entries = entries.to(accumulation_dtype(matrix.dtype))
+            dtype = dtype or matrix.dtype
+        entries = entries.coalesce()
         row, col = entries.indices()
         return adjacency_from_entries(row, col, _floating(entries.values(), dtype), *matrix.shape)
     if not isinstance(matrix, Tensor) and hasattr(matrix, "tocoo"):
