@@ -1,5 +1,7 @@
 """Katz and HOPE: the spec's path, the series, networkx, and the best approximation of low rank."""
 
+import math
+
 import networkx as nx
 import pytest
 import torch
@@ -101,11 +103,73 @@ def test_radius_of_bipartite_directed_and_empty_graphs():
     assert hope_embedding(chain, 6, beta=2.0)[0].dtype == torch.float32
 
 
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**31), size=st.integers(1, 40), power=st.floats(0, 6))
+def test_the_radius_is_never_below_the_largest_eigenvalue(seed, size, power):
+    generator = torch.Generator().manual_seed(seed)
+    edges = (torch.rand(size, size, generator=generator) < 1.5 / size).nonzero().T
+    weight = torch.rand(edges.shape[1], generator=generator, dtype=torch.float64) ** power
+    dense = torch.zeros(size, size).double().index_put(tuple(edges.flip(0)), weight)
+    graph = build_adjacency(edges, weight, num_nodes=size, norm="none")
+    want = float(torch.linalg.eigvals(dense).abs().max())
+    got = spectral_radius(graph)
+    assert got >= want * (1 - 1e-9)
+    if want > 1e-3:  # else rounding of the eigenvalues of a graph without a cycle
+        assert got == pytest.approx(want, rel=1e-2)
+    components = nx.strongly_connected_components(nx.DiGraph(edges.T.tolist()))
+    assert (got > 0) == (any(len(c) > 1 for c in components) or bool((edges[0] == edges[1]).any()))
+
+
+def layers(depth):
+    """Layers of 3, each joined to all of the next, and a cycle of 2 beside them."""
+    node = torch.arange(3)
+    step = torch.cartesian_prod(node, node + 3).T
+    edges = torch.cat([step + 3 * i for i in range(depth - 1)], dim=1)
+    pair = torch.tensor([[0, 1], [1, 0]]) + 3 * depth
+    return build_adjacency(torch.cat([edges, pair], dim=1), norm="none", dtype=torch.float64)
+
+
+@pytest.mark.parametrize("depth", [2, 50, 400])
+def test_many_walks_off_the_cycles_do_not_hide_them(depth):
+    graph = layers(depth)
+    assert spectral_radius(graph) == pytest.approx(1.0, abs=1e-12)
+    assert float(katz_proximity(graph).min()) >= 0
+    for embed in (katz_proximity, lambda g, beta: hope_embedding(g, 4, beta)):
+        with pytest.raises(ValueError, match=r"beta must be below .* = 1, got 2"):
+            embed(graph, 2.0)
+
+
+def test_beta_just_above_the_bound_of_a_long_path_is_refused():
+    steps = torch.arange(199)
+    graph = undirected(torch.stack([steps, steps + 1]))
+    radius = 2 * math.cos(math.pi / 201)
+    assert spectral_radius(graph) >= radius
+    assert float(katz_proximity(graph, 0.999 / radius).min()) > 0
+    with pytest.raises(ValueError, match="beta must be below"):
+        katz_proximity(graph, (1 + 1e-9) / radius)
+
+
+def test_weights_of_many_sizes_have_one_radius():
+    pair = build_adjacency(
+        torch.tensor([[0, 1], [1, 0]]), torch.tensor([1e10, 1e-10]).double(), norm="none"
+    )
+    assert spectral_radius(pair) == pytest.approx(1.0)
+
+
 def test_one_seed_one_embedding():
     a, b = (
         hope_embedding(karate(), 8, generator=torch.Generator().manual_seed(3)) for _ in range(2)
     )
     assert torch.equal(a[0], b[0])
+
+
+@pytest.mark.wording
+def test_edges_and_empty_graphs_are_explained():
+    for call in (spectral_radius, katz_proximity, lambda edges: hope_embedding(edges, 2)):
+        with pytest.raises(TypeError, match=r"expected an Adjacency, got Tensor\. Build it once"):
+            call(PATH)
+    with pytest.raises(ValueError, match="hope_embedding: the graph has no node"):
+        hope_embedding(build_adjacency(PATH[:, :0], num_nodes=0, norm="none"), 2)
 
 
 def test_beta_and_sizes_out_of_range_are_explained():
