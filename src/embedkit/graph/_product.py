@@ -74,6 +74,13 @@ def _rows(crow: Tensor, entries: int) -> Tensor:
     return rows.repeat_interleave(crow.diff(), output_size=entries)
 
 
+def inverse_order(order: Tensor) -> Tensor:
+    """The places of ``order`` as they stood before it: x[order][inverse_order(order)] is x."""
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(order.shape[0], dtype=order.dtype, device=order.device)
+    return inverse
+
+
 def _setup(ctx, inputs, output):  # type: ignore[no-untyped-def]
     ctx.save_for_backward(*inputs)
 
@@ -87,8 +94,8 @@ def _backward(ctx, gradient):  # type: ignore[no-untyped-def]
         if t_order is None:
             of_dense = sparse_product(crow, col, value, None, None, None, gradient)
         else:
-            back = torch.empty_like(t_order)
-            back[t_order] = torch.arange(t_order.shape[0], device=back.device)
+            # The way back serves only the gradient of this gradient (create_graph=True).
+            back = inverse_order(t_order) if torch.is_grad_enabled() else None
             of_dense = sparse_product(t_crow, t_col, value[t_order], crow, col, back, gradient)
     return None, None, of_value, None, None, None, of_dense
 
@@ -98,10 +105,8 @@ def _sampled_backward(ctx, gradient):  # type: ignore[no-untyped-def]
     order = torch.argsort(col, stable=True)
     row = _rows(crow, col.shape[0])
     t_crow = torch.searchsorted(col[order], torch.arange(right.shape[0] + 1, device=col.device))
-    back = torch.empty_like(order)
-    back[order] = torch.arange(order.shape[0], device=order.device)
     there = (crow, col, gradient, t_crow, row[order], order)
-    again = (t_crow, row[order], gradient[order], crow, col, back)
+    again = (t_crow, row[order], gradient[order], crow, col, inverse_order(order))
     return None, None, sparse_product(*there, right), sparse_product(*again, left)
 
 

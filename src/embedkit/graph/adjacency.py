@@ -34,7 +34,8 @@ class Adjacency(NamedTuple):
         col: (e,) column of each entry; int64.
         value: (e,) floating.
         transpose: the matrix by columns, which the backward pass needs; None where the matrix
-            equals its transpose and serves both.
+            equals its transpose and serves both. Values that break the symmetry go in by
+            :func:`reweight`, which adds it.
     """
 
     crow: Tensor
@@ -79,7 +80,9 @@ def propagate(nodes: Float[Tensor, "m d"], adjacency: Adjacency) -> Float[Tensor
     Args:
         nodes: one vector per column of ``adjacency``; half precision is added up in float32, and
             the values of the adjacency are rounded to it.
-        adjacency: built once. Where its values need a gradient they get one.
+        adjacency: built once. Where its values need a gradient they get one; let those of a
+            symmetric matrix learn through :func:`reweight`, or each product sorts the entries to
+            make the transpose, which learned values no longer equal.
 
     Returns:
         One vector per row, in the dtype of ``nodes``; zeros for a row without entries.
@@ -104,6 +107,9 @@ def propagate(nodes: Float[Tensor, "m d"], adjacency: Adjacency) -> Float[Tensor
     check_floating("nodes", nodes)
     check_ndim("nodes", nodes, "n d")
     check_rows("nodes", nodes, adjacency.num_cols, "The adjacency has one column per node.")
+    learns = adjacency.value.requires_grad and nodes.requires_grad and torch.is_grad_enabled()
+    if learns and adjacency.transpose is None:
+        adjacency = reweight(adjacency, adjacency.value)
     other = adjacency.transpose or (None, None, None)
     try:
         product: Tensor = sparse_product(*adjacency[:3], *other, nodes)

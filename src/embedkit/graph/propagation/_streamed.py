@@ -10,6 +10,7 @@ and then  sum_k (A^T)^k X_k  in the opposite one by Horner's rule.
 import torch
 from torch import Tensor
 
+from embedkit.graph._product import inverse_order
 from embedkit.graph.adjacency import Adjacency, Transpose, propagate
 from embedkit.ops._precision import full_precision
 
@@ -73,10 +74,11 @@ def _backward(ctx, grad):  # type: ignore[no-untyped-def]
     crow, col, value, t_crow, t_col, t_order, hop, weight, bias = ctx.saved_tensors
     adjacency = backwards = Adjacency(crow, col, value)
     if t_order is not None:
-        back = torch.empty_like(t_order)
-        back[t_order] = torch.arange(t_order.shape[0], device=back.device)
         adjacency = Adjacency(crow, col, value, Transpose(t_crow, t_col, t_order))
-        backwards = Adjacency(t_crow, t_col, value[t_order], Transpose(crow, col, back))
+        # The way back serves only the gradient of this gradient (create_graph=True).
+        again = torch.is_grad_enabled()
+        back = Transpose(crow, col, inverse_order(t_order)) if again else None
+        backwards = Adjacency(t_crow, t_col, value[t_order], back)
     gates, slopes, of_weight = [], [], torch.zeros_like(weight)
     for k in range(ctx.num_hops + 1):
         hop = hop if k == 0 else propagate(hop, adjacency)
