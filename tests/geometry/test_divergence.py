@@ -55,6 +55,56 @@ def test_mmds_own_bandwidths():
     torch.testing.assert_close(mmd(1e3 * x, 1e3 * y), mmd(x, y))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_mmd_at_both_ends_of_the_numbers(dtype):
+    x, y = (t.to(dtype) for t in samples())
+    want = mmd(x, y)
+    ends = torch.finfo(dtype)
+    for scale in (ends.tiny / ends.eps, ends.tiny**0.5, ends.max**0.5, ends.max / 1e3):
+        small, other = ((scale * t).requires_grad_() for t in (x, y))
+        got = mmd(small, other)
+        torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
+        got.backward()
+        assert small.grad.isfinite().all()
+        assert small.grad.any()
+    for bandwidth, limit in ((1e-200, 1 / 7 + 1 / 5), (1e-20, 1 / 7 + 1 / 5), (1e200, 0.0)):
+        x.grad = None
+        got = mmd(x.requires_grad_(), y, bandwidth=bandwidth)
+        assert got.item() == pytest.approx(limit, abs=1e-6)
+        got.backward()
+        assert x.grad.isfinite().all()
+    tiny = torch.full((3, 2), ends.tiny, dtype=dtype, requires_grad=True)
+    mmd(tiny, -tiny.detach()).backward()
+    assert not tiny.grad.any()
+
+
+@given(seed=st.integers(0, 2**31), power=st.integers(-3, 3))
+def test_copies_of_one_row_have_no_gradient(seed, power):
+    torch.manual_seed(seed)
+    row = 10.0**power * torch.randn(1, 64)
+    x = row.repeat(64, 1).requires_grad_()
+    value = mmd(x, row.repeat(50, 1))
+    value.backward()
+    assert value == 0
+    assert not x.grad.any()
+
+
+def test_bandwidths_come_as_numbers_or_tensors():
+    x, y = samples()
+    want = mmd(x, y, bandwidth=0.5)
+    for one in (torch.tensor(0.5, requires_grad=True), torch.tensor([0.5]), np.float64(0.5), [0.5]):
+        assert mmd(x, y, bandwidth=one) == want
+    several = mmd(x, y, bandwidth=torch.tensor([0.5, 2.0]))
+    assert several == mmd(x, y, bandwidth=[0.5, 2.0])
+
+
+@pytest.mark.wording
+def test_numpys_numbers_are_bandwidths():
+    x, y = samples()
+    for one in (np.float32(0.5), np.array([0.5])):
+        assert mmd(x, y, bandwidth=one) == mmd(x, y, bandwidth=0.5)
+
+
 def test_unbiased_is_zero_on_average():
     values = torch.stack([mmd(*torch.randn(2, 8, 2), unbiased=True) for _ in range(200)])
     assert values.mean().abs() < 3 * values.std() / 200**0.5
@@ -190,6 +240,8 @@ def test_errors_teach():
         mmd(x, x, bandwidth=-1)
     with pytest.raises(ValueError, match=r"bandwidth must not be an empty list"):
         mmd(x, x, bandwidth=[])
+    with pytest.raises(ValueError, match=r"bandwidth must not be an empty list"):
+        mmd(x, x, bandwidth=torch.ones(0))
     with pytest.raises(ValueError, match=r"sliced_wasserstein: order must be 1 or 2, got 3"):
         sliced_wasserstein(x, x, order=3)
     with pytest.raises(ValueError, match=r"num_projections must be >= 1, got 0"):

@@ -26,7 +26,7 @@ def mmd(
     x: Float[Tensor, "n d"],
     y: Float[Tensor, "m d"],
     *,
-    bandwidth: int | float | Sequence[int | float] | None = None,
+    bandwidth: int | float | Sequence[int | float] | Float[Tensor, "*s"] | None = None,
     unbiased: bool = False,
 ) -> Float[Tensor, ""]:
     """Squared maximum mean discrepancy:  mean k(x, x') + mean k(y, y') - 2 mean k(x, y).
@@ -34,15 +34,17 @@ def mmd(
     k is the mean over bandwidths s of the Gaussian kernel exp(-|a - b|^2 / (2 s^2)). Kernel values
     are summed a block of about a million at a time, and their gradients with them where one is
     asked for: time grows with (n + m)^2 d, memory with (n + m) d, and nothing of size n x m is ever
-    built. Differentiable once. Squared distances come from products, with an error near the dtype's
-    resolution times the spread's square: in float32, bandwidths of less than a thousandth of the
-    spread are noise.
+    built. Differentiable once, by ``backward`` and ``torch.autograd.grad``, not by ``torch.func``.
+    Squared distances come from products, with an error near the dtype's resolution times the
+    spread's square: in float32, bandwidths of less than a thousandth of the spread are noise.
 
     Args:
         x: one sample.
         y: the other sample.
-        bandwidth: s > 0, or several. None: five, with 2 s^2 = 1/4, 1/2, 1, 2 and 4 times the mean
-            squared distance among all rows, through which no gradient flows.
+        bandwidth: s > 0, or several; a tensor of them (0-d or 1-d) is not looked at, and gets no
+            gradient. None: five, with 2 s^2 = 1/4, 1/2, 1, 2 and 4 times the mean squared distance
+            among all rows, through which no gradient flows; rows that differ by rounding alone
+            give 0.
         unbiased: leave out the pairs of a row with itself, so that equal distributions give 0 on
             average; single values may then be negative. Else 0 at least, 2 at most.
 
@@ -63,10 +65,13 @@ def mmd(
     x, y = _samples(x, y)
     n, m = x.shape[0], y.shape[0]
     least = 2 if unbiased else 1
-    # Distances do not depend on the origin; near it products lose fewer digits.
-    centre = torch.cat([x, y]).detach().sum(dim=0) / max(n + m, 1)
-    x, y = x - centre, y - centre
-    rate = _rates(bandwidth, x, y)
+    if bandwidth is None:
+        given = None
+    elif isinstance(bandwidth, Tensor) and bandwidth.numel():
+        given = bandwidth.detach().to(x).flatten()
+    else:
+        given = x.new_tensor(bandwidths("mmd", bandwidth))
+    x, y, rate = _standardized(x, y, given)
     within_x, within_y = _kernel_sum(x, None, rate), _kernel_sum(y, None, rate)
     between = _kernel_sum(x, y, rate) / max(n * m, 1)
     if unbiased:  # k(a, a) = 1
@@ -76,21 +81,44 @@ def mmd(
     return value * float(min(n, m) >= least)
 
 
-def _rates(bandwidth: int | float | Sequence[int | float] | None, x: Tensor, y: Tensor) -> Tensor:
-    """1 / (2 s^2) of every bandwidth."""
-    if bandwidth is not None:
-        several = [bandwidth] if isinstance(bandwidth, int | float) else list(bandwidth)
-        if not several:
-            raise ValueError("mmd: bandwidth must not be an empty list; None chooses by distances")
-        for one in several:
-            check_positive("mmd", "bandwidth", one, "In units of distance.")
-        return x.new_tensor([0.5 / one**2 for one in several])
+def bandwidths(owner: str, bandwidth: Any) -> tuple[int | float, ...]:
+    """One bandwidth or several, as numbers; raise unless there is one and all are above 0."""
+    plain = bandwidth.tolist() if hasattr(bandwidth, "tolist") else bandwidth  # torch's, numpy's
+    several = tuple(plain) if isinstance(plain, Sequence) else (plain,)
+    if not several:
+        raise ValueError(f"{owner}: bandwidth must not be an empty list; None chooses by distances")
+    for one in several:
+        check_positive(owner, "bandwidth", one, "In units of distance.")
+    return several
+
+
+def _standardized(x: Tensor, y: Tensor, bandwidth: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Both around 0 and within [-1, 1], and 1 / (2 s^2) of every bandwidth in their new unit.
+
+    Distances do not depend on the origin; near it products lose fewer digits, and in a unit of the
+    spread their squares neither overflow nor vanish.
+    """
     rows = torch.cat([x, y]).detach()
-    count = rows.shape[0]
-    # Rows are centred, so the sum over pairs of squared distances is 2 count times this.
-    mean = 2 * rows.square().sum() / max(count - 1, 1)
-    mean = torch.where(mean > 0, mean, 1.0)
-    return 1 / (mean * x.new_tensor(FACTORS))
+    if not rows.numel():
+        return x, y, x.new_ones(1)
+    count, limits = rows.shape[0], torch.finfo(x.dtype)
+    centre = (rows / count).sum(dim=0)
+    rows = rows - centre
+    unit = rows.abs().amax()
+    # Gradients go with 1 / unit. Where the bandwidth goes with it as well, rounding would make
+    # differences of rows that are copies of one.
+    least = limits.tiny / limits.eps
+    noise = least if bandwidth is not None else (8 * limits.eps * centre.abs().amax()).clamp(least)
+    alike = unit <= noise
+    unit = torch.where(alike, 1.0, unit)
+    x, y = (torch.where(alike, 0.0, (one - centre) / unit) for one in (x, y))
+    if bandwidth is None:
+        # Rows are centred, so the sum over pairs of squared distances is 2 count times this.
+        mean = 2 * (rows / unit).square().sum() / max(count - 1, 1)
+        return x, y, 1 / (torch.where(alike, 1.0, mean) * x.new_tensor(FACTORS))
+    # Products tell no rows apart that are closer than the most of these would.
+    most = (1e3 / limits.eps) ** 0.5
+    return x, y, (unit / bandwidth).clamp(max=most).square() / 2
 
 
 def coral_distance(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, ""]:

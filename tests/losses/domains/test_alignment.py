@@ -15,6 +15,7 @@ def test_they_are_the_distances():
     x, y, directions = torch.randn(4, 3), torch.randn(6, 3), torch.randn(5, 3)
     assert MMDLoss()(x, y) == mmd(x, y)
     assert MMDLoss([1, 2], unbiased=True)(x, y) == mmd(x, y, bandwidth=[1, 2], unbiased=True)
+    assert MMDLoss(torch.tensor(0.5)).bandwidth == MMDLoss(0.5).bandwidth == (0.5,)
     assert CORALLoss()(x, y) == coral_distance(x, y)
     want = sliced_wasserstein(x, y, directions=directions, order=1)
     assert SlicedWassersteinLoss(order=1)(x, y, directions) == want
@@ -70,6 +71,8 @@ def test_errors_teach():
         MMDLoss(0.0)
     with pytest.raises(ValueError, match=r"MMDLoss: bandwidth must be > 0, got -1"):
         MMDLoss([1.0, -1.0])
+    with pytest.raises(ValueError, match=r"MMDLoss: bandwidth must not be an empty list; None"):
+        MMDLoss([])
     with pytest.raises(ValueError, match=r"num_projections must be >= 1, got 0"):
         SlicedWassersteinLoss(0)
     with pytest.raises(ValueError, match=r"SlicedWassersteinLoss: order must be 1 or 2, got 3"):

@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from embedkit._checks import check_at_least, check_positive
-from embedkit.geometry.divergence import coral_distance, mmd, sliced_wasserstein
+from embedkit._checks import check_at_least
+from embedkit.geometry.divergence import bandwidths, coral_distance, mmd, sliced_wasserstein
 
 
 class MMDLoss(nn.Module):
@@ -18,7 +18,7 @@ class MMDLoss(nn.Module):
         unbiased: leave out the pairs of a row with itself.
 
     Raises:
-        ValueError: if a bandwidth is not above 0.
+        ValueError: if a bandwidth is not above 0, or the list is empty.
 
     >>> import torch
     >>> MMDLoss(bandwidth=1.0)(torch.zeros(2, 1), torch.ones(3, 1))
@@ -26,15 +26,13 @@ class MMDLoss(nn.Module):
     """
 
     def __init__(
-        self, bandwidth: int | float | Sequence[int | float] | None = None, unbiased: bool = False
+        self,
+        bandwidth: int | float | Sequence[int | float] | Tensor | None = None,
+        unbiased: bool = False,
     ) -> None:
         super().__init__()
-        if bandwidth is not None:
-            several = [bandwidth] if isinstance(bandwidth, int | float) else tuple(bandwidth)
-            for one in several:
-                check_positive("MMDLoss", "bandwidth", one, "In units of distance.")
-            bandwidth = tuple(several)
-        self.bandwidth, self.unbiased = bandwidth, unbiased
+        self.bandwidth = None if bandwidth is None else bandwidths("MMDLoss", bandwidth)
+        self.unbiased = unbiased
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """The loss of features (n, d) and (m, d)."""

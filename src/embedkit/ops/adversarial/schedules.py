@@ -178,7 +178,7 @@ def _check_count(owner: str, name: str, value: Any, least: int) -> None:
             f"{owner}: {name} must be an integer, got {value!r}. It counts steps; a part "
             "of one is for calls alone."
         )
-    check_at_least(owner, name, value, least)
+    check_at_least(owner, name, int(value), least)
 
 
 def _clamped(owner: str, progress: int | float) -> float:
