@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedkit.graph.structure import _orbit_matrices
+from embedkit.graph.structure import _orbit_counts, _orbit_matrices, _wiring
 from embedkit.graph.structure._orbit_matrices import ORBIT_KEYS
 from embedkit.graph.structure.factorize import ppmi_factorize
 from embedkit.graph.structure.graphlet_degrees import (
@@ -81,10 +81,46 @@ def test_all_28_occur_and_small_blocks_change_nothing(monkeypatch):
     assert set(whole) == set(ORBIT_KEYS)
     assert all(len(a.value) for a in whole.values())
     monkeypatch.setattr(_orbit_matrices, "_BLOCK", 30)
+    for module in (_wiring, _orbit_counts):
+        monkeypatch.setattr(module, "_WEDGES", 20)
     for key, adjacency in orbit_adjacencies(edges).items():
         assert torch.equal(adjacency.crow, whole[key].crow)
         assert torch.equal(adjacency.col, whole[key].col)
         assert torch.equal(adjacency.value, whole[key].value)
+
+
+@pytest.mark.parametrize("density", [0.1, 0.5, 0.95])
+def test_what_is_expanded_at_once_is_bounded_in_dense_graphs(monkeypatch, density):
+    nodes, sizes = 60, []
+
+    def expand(crow, rows):
+        found = _wiring_expand(crow, rows)
+        sizes.append(len(found[0]))
+        return found
+
+    _wiring_expand = _wiring.expand
+    for module in (_wiring, _orbit_counts):
+        monkeypatch.setattr(module, "expand", expand)
+        monkeypatch.setattr(module, "_WEDGES", 300)
+    monkeypatch.setattr(_orbit_matrices, "_BLOCK", 300)
+    edges = edges_of(networkx.gnp_random_graph(nodes, density, seed=0))
+    degree = int(torch.bincount(edges[0]).max())
+    graphlet_degree_vectors(edges, nodes)
+    # A block is full before its last row, whose neighbours may be joined by degree^2 / 2 edges.
+    assert max(sizes) <= 300 + max(nodes, degree**2 // 2)
+
+
+def test_triangles_are_listed_where_they_are_needed_and_counted_before(monkeypatch):
+    edges = edges_of(networkx.complete_graph(12))
+    with pytest.raises(
+        MemoryError, match=r"orbit_adjacencies: 220 triangles, 3 entries each .* than 500 entries"
+    ):
+        orbit_adjacency(edges, 12, 1, 14, 14, max_entries=500)
+    assert len(orbit_adjacency(edges, 12, 1, 14, 14, max_entries=660).value) == 132
+    monkeypatch.setattr(_orbit_matrices, "_CORNERS", 500)
+    with pytest.raises(MemoryError, match="graphlet_degree_vectors: 220 triangles"):
+        graphlet_degree_vectors(edges)
+    assert orbit_adjacency(edges, 12, 1, 3, 3, max_entries=500).value.eq(10).all()
 
 
 def test_the_graph_by_hand():

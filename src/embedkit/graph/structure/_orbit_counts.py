@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from embedkit.graph.structure._wiring import Entries, Wiring, expand
+from embedkit.graph.structure._wiring import _WEDGES, Entries, Wiring, expand, split
 
 Key = tuple[int, int, int]
 
@@ -84,9 +84,10 @@ class Rows:
 
     @cached_property
     def e(self) -> Entries:
-        owner, position = expand(self.graph.opposite_crow, self.rows)
-        edge = self.graph.opposite[position]
-        return self._product(owner, edge, torch.ones_like(edge, dtype=torch.float64), self.graph.e)
+        edges, start, opposite = self.graph.listed
+        owner, position = expand(start, self.rows)
+        edge = opposite[position]
+        return self._product(owner, edge, torch.ones_like(edge, dtype=torch.float64), edges)
 
     @cached_property
     def at(self) -> Tensor:
@@ -125,10 +126,13 @@ class Rows:
     @cached_property
     def cycle(self) -> Tensor:
         """(1, 8, 8): over wedges u - v - w, how many other nodes lie between u and w."""
-        wedge, position = expand(self.graph.crow, self.col)
-        place = self.owner[wedge] * self.graph.size + self.graph.col[position]
-        others = (self.c.at(place) - 1).clamp_(min=0)
-        return torch.zeros_like(self.t).index_add_(0, wedge, others) - self.q
+        between = torch.zeros_like(self.t)
+        for part in split(self.graph.degree[self.col], _WEDGES):  # more of them than entries
+            wedge, position = expand(self.graph.crow, self.col[part])
+            place = self.owner[part][wedge] * self.graph.size + self.graph.col[position]
+            others = (self.c.at(place) - 1).clamp_(min=0)
+            between[part] = between[part].index_add_(0, wedge, others)
+        return between - self.q
 
     @cached_property
     def far_cycle(self) -> Tensor:

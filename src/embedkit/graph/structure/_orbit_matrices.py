@@ -26,7 +26,9 @@ GRAPHLETS: tuple[tuple[Key, ...], ...] = (
 )
 STORED = tuple(sorted(key for keys in GRAPHLETS for key in keys))
 ORBIT_KEYS = tuple(sorted({pair for h, a, b in STORED for pair in ((h, a, b), (h, b, a))}))
-_BLOCK = 1 << 21  # walks that start in a block of rows: a bound of the memory besides the result
+_BLOCK = 1 << 21  # entries of a block of rows: a bound of the memory besides result and triangles
+_CORNERS = 200_000_000  # of triangles, where no number of entries was given
+_NO_LIST = {(1, 0, 0), (1, 1, 2), (2, 1, 1), (1, 3, 3)}  # these need triangles as counts only
 _SAMPLE = 256  # rows from which the size of the result is estimated
 
 
@@ -67,9 +69,10 @@ def build_matrices(
     """The matrices with o1 <= o2 that are needed for those that are wanted."""
     times = {key: (key in wanted) + (key[1] != key[2] and turned(key) in wanted) for key in STORED}
     keys = [key for key in STORED if times[key]]
-    cost = graph.walks(2).clamp_(max=graph.size)
-    if (3, 4, 4) in keys:
-        cost = graph.walks(3).clamp_(max=graph.size)
+    cost = graph.walks(3 if (3, 4, 4) in keys else 2).clamp_(max=graph.size)
+    if not _NO_LIST.issuperset(keys):
+        _check_triangles(owner, graph, _CORNERS if max_entries is None else max_entries)
+        cost += graph.around / 2  # the edges between its neighbours, which are expanded
 
     def check(entries: dict[Key, int], share: float) -> None:
         total = sum(times[key] * entries[key] for key in keys) / share
@@ -100,6 +103,17 @@ def build_matrices(
             found[key] += len(value)
         check(found, 1.0)
     return {key: _joined(graph, key, pieces.pop(key)) for key in keys}
+
+
+def _check_triangles(owner: str, graph: Wiring, most: int) -> None:
+    """Raise before the triangles of a dense graph are listed."""
+    if graph.corners > most:
+        raise MemoryError(
+            f"{owner}: {graph.corners // 3:,} triangles, 3 entries each in a list of them, are "
+            f"more than {most:,} entries. An entry takes 32 bytes, and up to 90 while the list is "
+            "made. Keys of graphlets with 2 or 3 nodes need no list; take those, a sample of the "
+            "graph, or, where there is one, a larger max_entries."
+        )
 
 
 def _joined(graph: Wiring, key: Key, pieces: list[Entries]) -> Adjacency:

@@ -1,6 +1,7 @@
 """A simple undirected graph as orbit counting needs it: sorted entries, triangles, blocks."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from embedkit.graph.adjacency import transpose_of
 
-_WEDGES = 1 << 22  # wedges looked at together while triangles are listed
+_WEDGES = 1 << 21  # wedges looked at together
 
 
 class Entries(NamedTuple):
@@ -52,23 +53,42 @@ class Wiring:
         ends = torch.arange(num_nodes + 1, device=place.device)
         self.crow = torch.searchsorted(self.row, ends)
         self.degree = self.crow.diff().double()
-        upper = (self.row < self.col).nonzero()[:, 0]
-        lower = transpose_of(self.row, self.col, num_nodes).order[upper]
-        node, edge = self._triangles(upper)
+        self.upper = (self.row < self.col).nonzero()[:, 0]
+        lower = transpose_of(self.row, self.col, num_nodes).order[self.upper]
+        self.common = torch.zeros_like(self.upper)  # nodes adjacent to both ends of each edge
+        for _, edge in self._triangles():
+            self.common += torch.bincount(edge, minlength=len(self.upper))
         self.triangles = torch.zeros_like(place, dtype=torch.float64)
-        count = torch.bincount(edge, minlength=upper.shape[0]).double()
-        self.triangles[upper], self.triangles[lower] = count, count
+        self.triangles[self.upper] = self.triangles[lower] = self.common.double()
         none = torch.zeros_like(self.degree)
         self.around = none.index_add(0, self.row, self.triangles)
         self.onward = none.index_add(0, self.row, self.degree[self.col] - 1 - self.triangles)
         self.a = self._matrix(self.row, self.col, torch.ones_like(self.triangles), num_nodes)
         self.t = self._matrix(self.row, self.col, self.triangles, num_nodes)
-        self.e = self._matrix(
-            edge, node, torch.ones_like(edge, dtype=torch.float64), upper.shape[0]
-        )
+
+    @property
+    def corners(self) -> int:
+        """How many pairs of an edge and a node that make a triangle: three of each."""
+        return int(self.common.sum())
+
+    @cached_property
+    def listed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Edges x nodes, 1 where they make a triangle; and by nodes: where each starts, the edges.
+
+        Alone in that it may be larger than the edges: 32 bytes per corner, up to 90 while made.
+        """
+        node = torch.empty(self.corners, dtype=torch.long, device=self.place.device)
+        filled = 0
+        for found, _ in self._triangles():
+            node[filled : filled + len(found)] = found
+            filled += len(found)
+        edge = torch.arange(len(self.upper), device=node.device).repeat_interleave(self.common)
+        ends = torch.arange(self.size + 1, device=node.device)
         order = torch.argsort(node, stable=True)
-        self.opposite = edge[order]
-        self.opposite_crow = torch.searchsorted(node[order], ends)
+        opposite, start = edge[order], torch.searchsorted(node[order], ends)
+        del order
+        ones = torch.ones_like(node, dtype=torch.float64)
+        return self._matrix(edge, node, ones, len(self.upper)), start, opposite
 
     def _matrix(self, row: Tensor, col: Tensor, value: Tensor, rows: int) -> Tensor:
         places = torch.stack([row, col])
@@ -77,20 +97,17 @@ class Wiring:
             places, value, shape, is_coalesced=True, check_invariants=False
         )
 
-    def _triangles(self, upper: Tensor) -> tuple[Tensor, Tensor]:
+    def _triangles(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(node, edge) for every edge, in order, and every node adjacent to both its ends."""
-        few, many = self.row[upper], self.col[upper]
+        few, many = self.row[self.upper], self.col[self.upper]
         swap = self.degree[few] > self.degree[many]
         few, many = torch.where(swap, many, few), torch.where(swap, few, many)
-        nodes, edges = [upper[:0]], [upper[:0]]
         for block in split(self.degree[few], _WEDGES):
             owner, position = expand(self.crow, few[block])
             node = self.col[position]
             wanted = many[block][owner] * self.size + node
             there = Entries(self.place, self.place).find(wanted)[1]
-            nodes.append(node[there])
-            edges.append(block[owner[there]])
-        return torch.cat(nodes), torch.cat(edges)
+            yield node[there], block[owner[there]]
 
     def walks(self, steps: int) -> Tensor:
         """How many walks of so many steps start at each node."""

@@ -27,7 +27,8 @@ def graphlet_degree_vectors(
 ) -> Int[Tensor, "n 15"]:
     """How often each node stands on each of the 15 orbits: what its surroundings look like.
 
-    Row sums of the matrices at hop 1, which need O(e) memory. As features of nodes take
+    Row sums of the matrices at hop 1, which need O(e) memory, besides one block of about 500 MB and
+    up to 270 bytes per triangle, as :func:`orbit_adjacencies` says. As features of nodes take
     ``log1p``: counts grow with the third power of the degree.
 
     Args:
@@ -38,6 +39,7 @@ def graphlet_degree_vectors(
 
     Raises:
         ValueError: as :func:`orbit_adjacencies`.
+        MemoryError: before more than 66 million triangles are listed.
 
     Source: Przulj 2007, Biological network comparison using graphlet degree distribution.
 
@@ -79,6 +81,7 @@ def edge_graphlet_degree_vectors(
 
     Raises:
         ValueError: as :func:`orbit_adjacencies`.
+        MemoryError: before more than 66 million triangles are listed.
 
     Source: Solava et al. 2012, Graphlet-based edge clustering reveals pathogen-interacting
     proteins (edge orbits, here of up to 4 nodes).

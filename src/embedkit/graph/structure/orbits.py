@@ -51,8 +51,10 @@ def orbit_adjacencies(
 
     Hop 1 is between adjacent nodes, hops 2 and 3 between others. All are counted exactly, by sparse
     products over blocks of rows; time is O(sum of d^2) and the edges inside common neighbourhoods,
-    for (3, 4, 4) also the walks of three steps. Besides the result memory is that of one block:
-    about 2 million walks, 500 MB.
+    for (3, 4, 4) also the walks of three steps. Besides the result memory is that of one block,
+    about 2 million entries and 500 MB, and of a list of the triangles, which keys of graphlets with
+    4 nodes need: up to 270 bytes for each, little in a sparse graph and most in a dense one. Result
+    and triangles are counted before they are stored.
 
     Args:
         edge_index: of an undirected simple graph, both directions listed, as PyG does.
@@ -61,7 +63,8 @@ def orbit_adjacencies(
             path of 4, is by far the largest: in a small world it fills a share of n x n.
         coerce: drop self loops and duplicates and add reverse edges, instead of an error.
         max_entries: most entries of the result, all keys together. Each takes 16 bytes (32 where
-            o1 differs from o2), and as much again while its matrix is put together.
+            o1 differs from o2), and as much again while its matrix is put together. Where
+            triangles are listed, three times their number must not exceed it either.
         progress: wraps the list of row blocks, e.g. ``tqdm.tqdm``.
 
     Returns:
@@ -73,7 +76,7 @@ def orbit_adjacencies(
             not exist.
         TypeError: if ``edge_index`` does not hold integers.
         MemoryError: before more than ``max_entries`` are stored; large results are estimated from
-            256 rows first.
+            256 rows first, triangles are counted.
 
     Source: Windels et al. 2024, Graphlets correct for the topological information missed by random
     walks. Przulj 2007, Biological network comparison using graphlet degree distribution (orbits).
@@ -104,10 +107,13 @@ def orbit_adjacency(
     max_entries: int = 200_000_000,
     progress: Progress | None = None,
 ) -> Adjacency:
-    """One of :func:`orbit_adjacencies`, computing only what it depends on.
+    """One of :func:`orbit_adjacencies`: triangles are counted, then only what it depends on.
 
     Embed it with :func:`embedkit.graph.ppmi_factorize`, or propagate with it after damping the
     counts, which reach thousands at hubs: ``reweight(a, a.value.log1p())``.
+
+    Source: Windels et al. 2024, Graphlets correct for the topological information missed by random
+    walks.
 
     >>> path = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
     >>> orbit_adjacency(path, 3, hop=2, o1=1, o2=1).col
