@@ -1,5 +1,6 @@
 """The combination of layers, and tables that are passed along a graph."""
 
+import numpy as np
 import pytest
 import torch
 from graph.cases_propagation import CASES
@@ -26,6 +27,13 @@ def test_sums_are_those_of_a_stack():
     weights = torch.tensor([0.5, -1.0, 0.0, 2.0]).double()
     want = torch.einsum("k,knd->nd", weights, torch.stack(layers))
     torch.testing.assert_close(combine_layers(layers, weights.tolist()), want)
+
+
+@pytest.mark.wording
+def test_weights_may_be_an_array():
+    layers = list(torch.randn(2, 5, 3).double())
+    for weights in (np.array([0.5, 2.0]), torch.tensor([0.5, 2.0])):
+        torch.testing.assert_close(combine_layers(layers, weights), 0.5 * layers[0] + 2 * layers[1])
 
 
 def test_concatenated_scores_are_sums_of_scores():
@@ -127,6 +135,8 @@ def test_errors_teach():
         LayerCombination("sum")
     with pytest.raises(ValueError, match=r"one weight for each of 2 layers .the table counts as"):
         combine_layers([x, x], [1.0])
+    with pytest.raises(ValueError, match=r"one weight for each of 2 layers .* got 0"):
+        combine_layers([x, x], [])
     with pytest.raises(ValueError, match=r"layers\[1\]: expected 2 rows"):
         combine_layers([x, x[:1]])
     with pytest.raises(

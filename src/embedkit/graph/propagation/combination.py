@@ -52,9 +52,11 @@ def combine_layers(
         check_rows(f"layers[{place}]", layer, layers[0].shape[0], "Every layer has all nodes.")
     if normalize_layers:
         layers = [layers[0], *map(normalize, layers[1:])]
-    if how == "concat":
-        return torch.cat(list(layers), dim=-1)
-    weights = _check_how(how) or [1 / len(layers)] * len(layers)
+    weights = _check_how(how)
+    if weights is None:
+        if how == "concat":
+            return torch.cat(list(layers), dim=-1)
+        weights = [1 / len(layers)] * len(layers)
     if len(weights) != len(layers):
         raise ValueError(
             f"combine_layers: expected one weight for each of {len(layers)} layers (the table "
