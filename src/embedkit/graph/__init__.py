@@ -29,6 +29,7 @@ from embedkit.graph.contrast.metapath import (
 from embedkit.graph.convert import (
     adjacency_from_sparse,
     to_edge_index,
+    to_pyg_edge_index,
     to_scipy,
     to_torch_sparse,
 )
@@ -147,6 +148,7 @@ __all__ = [
     "reweight",
     "spectral_radius",
     "to_edge_index",
+    "to_pyg_edge_index",
     "to_scipy",
     "to_torch_sparse",
     "topk_pathsim",

@@ -34,10 +34,7 @@ def adjacency_from_sparse(matrix: Any, *, dtype: torch.dtype | None = None) -> A
         sources, targets = matrix.as_subclass(Tensor).unbind()
         return adjacency_from_entries(targets, sources, _floating(value, dtype), rows, cols)
     if isinstance(matrix, Tensor) and matrix.layout != torch.strided:
-        if matrix.ndim != 2:
-            raise ValueError(
-                f"adjacency_from_sparse: expected two axes, got shape {tuple(matrix.shape)}"
-            )
+        _check_two_axes(tuple(matrix.shape))
         entries = matrix.to_sparse(layout=torch.sparse_coo)
         if matrix.is_floating_point():  # equal places are added up in float32 or wider
             entries = entries.to(accumulation_dtype(matrix.dtype))
@@ -46,15 +43,21 @@ def adjacency_from_sparse(matrix: Any, *, dtype: torch.dtype | None = None) -> A
         row, col = entries.indices()
         return adjacency_from_entries(row, col, _floating(entries.values(), dtype), *matrix.shape)
     if not isinstance(matrix, Tensor) and hasattr(matrix, "tocoo"):
+        _check_two_axes(tuple(matrix.shape))
         coo = matrix.tocoo()
-        row, col = torch.as_tensor(coo.row).long(), torch.as_tensor(coo.col).long()
-        value = _floating(torch.as_tensor(coo.data), dtype)
+        row, col = torch.tensor(coo.row).long(), torch.tensor(coo.col).long()
+        value = _floating(torch.tensor(coo.data), dtype)
         return adjacency_from_entries(row, col, value, *matrix.shape)
     raise TypeError(
         "adjacency_from_sparse: expected a sparse tensor, a SciPy sparse matrix or PyG's "
         f"EdgeIndex, got {type(matrix).__name__}. A dense matrix: matrix.to_sparse(); "
         "PyG's edge_index: build_adjacency."
     )
+
+
+def _check_two_axes(shape: tuple[int, ...]) -> None:
+    if len(shape) != 2:
+        raise ValueError(f"adjacency_from_sparse: expected two axes, got shape {shape}")
 
 
 def _of_edge_index(matrix: Any) -> tuple[int, int, Tensor]:
@@ -78,13 +81,20 @@ def _floating(value: Tensor, dtype: torch.dtype | None) -> Tensor:
 def to_torch_sparse(adjacency: Adjacency) -> Tensor:
     """The operator as a CSR tensor of torch, which shares its memory.
 
+    torch wants every place once and the columns of a row in order. Where a matrix has several
+    entries of one place, as a knowledge graph with two relations between one pair, they are added
+    up, and the result is a copy.
+
     >>> to_torch_sparse(adjacency_from_sparse(torch.eye(2).to_sparse())).to_dense()
     tensor([[1., 0.],
             [0., 1.]])
     """
     size = (adjacency.num_rows, adjacency.num_cols)
-    parts = (adjacency.crow, adjacency.col, adjacency.value)
-    return torch.sparse_csr_tensor(*parts, size, check_invariants=True)
+    try:
+        return torch.sparse_csr_tensor(*adjacency[:3], size, check_invariants=True)
+    except RuntimeError:
+        merged = adjacency_from_entries(adjacency.row, adjacency.col, adjacency.value, *size)
+    return torch.sparse_csr_tensor(*merged[:3], size, check_invariants=True)
 
 
 def to_scipy(adjacency: Adjacency) -> Any:
@@ -105,11 +115,30 @@ def to_scipy(adjacency: Adjacency) -> Any:
 def to_edge_index(adjacency: Adjacency) -> tuple[Int[Tensor, "2 e"], Float[Tensor, " e"]]:
     """(edge_index, edge_weight) as PyG's layers take them, in the order of targets.
 
-    ``torch_geometric.EdgeIndex(edge_index, sparse_size=(n, n), sort_order="col")`` makes PyG's own
-    sparse type of it.
+    :func:`to_pyg_edge_index` makes PyG's own sparse type of it.
 
     >>> to_edge_index(adjacency_from_sparse(torch.eye(2).to_sparse()))[0]
     tensor([[0, 1],
             [0, 1]])
     """
     return torch.stack([adjacency.col, adjacency.row]), adjacency.value
+
+
+def to_pyg_edge_index(adjacency: Adjacency) -> tuple[Any, Float[Tensor, " e"]]:
+    """(``torch_geometric.EdgeIndex``, edge_weight): PyG's sparse type, and the weights beside it.
+
+    It knows its size, (senders, receivers), that it is in the order of targets
+    (``sort_order="col"``), and, where the matrix equals its transpose, that it is undirected; PyG's
+    layers then take their faster ways. ``index.matmul(nodes, input_value=weight, transpose=True)``
+    is :func:`propagate`. :func:`adjacency_from_sparse` takes an ``EdgeIndex`` with weights of 1;
+    the way back with these is ``build_adjacency(index, weight, n, norm="none")``.
+
+    >>> index, weight = to_pyg_edge_index(adjacency_from_sparse(torch.eye(2).to_sparse()))
+    >>> index.sparse_size(), index.is_sorted_by_col
+    ((2, 2), True)
+    """
+    pyg: Any = importlib.import_module("torch_geometric")
+    edge_index, weight = to_edge_index(adjacency)
+    size, undirected = (adjacency.num_cols, adjacency.num_rows), adjacency.transpose is None
+    typed = pyg.EdgeIndex(edge_index, sparse_size=size, sort_order="col", is_undirected=undirected)
+    return typed, weight
