@@ -156,6 +156,8 @@ def test_errors_teach():
         all_ranking_metrics(user, item / 0, train, test)
     with pytest.raises(ValueError, match="k must hold a cut-off"):
         all_ranking_metrics(user, item, train, test, k=())
+    with pytest.raises(TypeError, match=r"k must be a list of cut-offs, got 20\. Try k=\(20,\)"):
+        all_ranking_metrics(user, item, train, test, k=20)
     with pytest.raises(ValueError, match="k must be >= 1, got 0"):
         all_ranking_metrics(user, item, train, test, k=(0,))
     with pytest.raises(ValueError, match="ideal must be one of relevant, retrieved, got 'best'"):

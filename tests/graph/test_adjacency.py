@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch_geometric.nn import LGConv
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
+from torch_geometric.utils import add_remaining_self_loops, remove_self_loops
 
 from embedkit.graph import (
     Adjacency,
@@ -19,6 +20,7 @@ from embedkit.graph import (
     reweight,
     to_scipy,
 )
+from embedkit.graph._edges import check_edges
 
 EDGES = torch.tensor([[0, 1, 1, 2, 2, 0, 3, 1], [1, 0, 2, 1, 0, 2, 3, 2]])
 DOUBLE = {"dtype": torch.float64}
@@ -92,6 +94,19 @@ def test_loops_listed_twice_count_with_their_mean():
     weight = torch.tensor([2.0, 4.0, 1.0])
     adjacency = build_adjacency(edges, weight, 2, norm="none", self_loops=True)
     assert dense(adjacency).tolist() == [[3.0, 1.0], [0.0, 1.0]]
+
+
+def test_loops_that_are_listed_stay_and_those_of_pyg_are_taken_out_before():
+    weight = torch.rand(EDGES.shape[1], dtype=torch.float64)
+    kept = dense(build_adjacency(EDGES, weight, 4, norm="none"))
+    assert kept[3, 3] == weight[6]
+    without = dense(build_adjacency(*remove_self_loops(EDGES, weight), 4, norm="none"))
+    torch.testing.assert_close(without, kept - kept.diagonal().diag())
+    added = add_remaining_self_loops(EDGES, weight, num_nodes=4)
+    torch.testing.assert_close(
+        dense(build_adjacency(EDGES, weight, 4, self_loops=True)),
+        dense(build_adjacency(*added, 4)),
+    )
 
 
 def test_an_undirected_graph_is_its_own_transpose():
@@ -256,6 +271,37 @@ def test_a_float_edge_index():
 def test_a_transposed_edge_index():
     with pytest.raises(ValueError, match=r"shape \(2, e\).*got \(8, 2\).*edge_index.t\(\)"):
         build_adjacency(EDGES.t())
+
+
+@pytest.mark.wording
+def test_a_sparse_matrix_in_place_of_edges():
+    for matrix in (torch.eye(4).to_sparse(), scipy.sparse.eye_array(4)):
+        with pytest.raises(TypeError, match=r"it: edge_index must .*adjacency_from_sparse\(matrix"):
+            check_edges("it", matrix)
+
+
+def test_ids_below_0_or_of_no_nodes():
+    with pytest.raises(
+        ValueError, match=r"edge_index must be >= 0, got values in \[-5, -4\]\. Num"
+    ):
+        build_adjacency(torch.tensor([[-5], [-4]]))
+    with pytest.raises(ValueError, match=r"edge_index must be empty for num_nodes=0, got values"):
+        build_adjacency(EDGES, None, 0)
+    with pytest.raises(ValueError, match=r"num_nodes must be >= 0, got -1"):
+        build_adjacency(EDGES, None, -1)
+
+
+@pytest.mark.wording
+def test_a_number_of_nodes_that_is_none():
+    pair = torch.tensor([0]), torch.tensor([0])
+    with pytest.raises(
+        TypeError, match=r"num_items must be an integer, got None\. PyG's num_nodes"
+    ):
+        bipartite_adjacency(*pair, 1, None)
+    with pytest.raises(
+        TypeError, match=r"build_adjacency: num_nodes must be an integer, got 4\.0\."
+    ):
+        build_adjacency(EDGES, None, 4.0)
 
 
 @pytest.mark.parametrize(("bad", "low", "high"), [(4, 0, 4), (-1, -1, 3)])

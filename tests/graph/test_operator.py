@@ -4,7 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch_geometric import EdgeIndex
 
-from embedkit.graph import build_adjacency, propagate
+from embedkit.graph import (
+    DAGNN,
+    GCNEncoder,
+    LightGCNConv,
+    NGCFConv,
+    build_adjacency,
+    propagate,
+)
 from embedkit.graph._operator import as_operator
 
 EDGES = torch.tensor([[0, 1, 1, 2, 2, 0], [1, 0, 2, 1, 0, 0]])
@@ -92,6 +99,16 @@ def test_a_negative_degree(norm):
     assert as_operator("it", nodes, EDGES, weight, norm="row").value.min() > 0
     weight[0] = float("nan")  # whoever brings it gets it back
     assert as_operator("it", nodes, EDGES, weight, norm=norm).value.isnan().any()
+
+
+@pytest.mark.wording
+def test_a_pair_in_place_of_nodes():
+    pair = torch.randn(3, 2), torch.randn(3, 2)
+    for layer in (LightGCNConv(), NGCFConv(2, 2), DAGNN(2, 2, 2), GCNEncoder([2, 2])):
+        with pytest.raises(
+            TypeError, match=r"nodes must be one tensor \(n, d\) .* got a tuple\. P"
+        ):
+            layer(pair, EDGES)
 
 
 def test_weights_beside_an_operator():

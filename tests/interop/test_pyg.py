@@ -10,7 +10,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import Data, HeteroData
 from torch_geometric.datasets import FakeDataset, Planetoid
 from torch_geometric.loader import DataLoader
-from torch_geometric.nn import GCNConv, LGConv, Sequential
+from torch_geometric.nn import GCNConv, HeteroConv, LGConv, Sequential
 from torch_geometric.utils import k_hop_subgraph, to_undirected
 
 from embedkit.graph import (
@@ -90,6 +90,29 @@ def test_users_and_items_of_heterogeneous_data():
     homogeneous = data.to_homogeneous()
     edges = to_undirected(homogeneous.edge_index, num_nodes=10)
     torch.testing.assert_close(LightGCNConv()(nodes, adjacency), LGConv()(nodes, edges))
+
+
+@pytest.mark.wording
+def test_heterogeneous_data_without_a_number_of_nodes():
+    data = HeteroData()
+    data["user", "rates", "item"].edge_index = pairs = torch.tensor([[0], [0]])
+    with pytest.warns(UserWarning, match="Unable to accurately infer 'num_nodes'"):
+        users = data["user"].num_nodes
+    with pytest.raises(TypeError, match=r'num_users must be an integer, got None.*data\["user"\]'):
+        bipartite_adjacency(*pairs, users, 1)
+
+
+@pytest.mark.wording
+def test_a_layer_between_two_types_of_nodes():
+    nodes = {"user": torch.randn(2, 3), "item": torch.randn(3, 3)}
+    pairs = torch.tensor([[0, 1], [1, 0]])
+    with pytest.warns(UserWarning, match="do not get updated"):
+        conv = HeteroConv({("item", "to", "user"): LightGCNConv()})
+    with pytest.raises(TypeError, match=r"LightGCNConv: nodes must be one .*bipartite_adjacency"):
+        conv(nodes, {("item", "to", "user"): pairs})
+    one = HeteroConv({("user", "to", "user"): LightGCNConv()})
+    got = one(nodes, {("user", "to", "user"): pairs})["user"]
+    torch.testing.assert_close(got, LGConv()(nodes["user"], pairs))
 
 
 def test_our_operator_in_layers_of_pyg():

@@ -65,7 +65,7 @@ def all_ranking_metrics(
         A dict with "recall@20", "precision@20", "hit@20", "ndcg@20" and so on for every k.
 
     Raises:
-        TypeError: if vectors are not floating or ids not integers.
+        TypeError: if vectors are not floating, ids not integers, or ``k`` is one number.
         ValueError: if shapes don't fit, an id is out of range, vectors are not finite, no user has
             a test item, a cut-off is below 1, or a choice is unknown.
 
@@ -84,6 +84,8 @@ def all_ranking_metrics(
     check_last_dim("item_vectors", item_vectors, user_vectors.shape[1], "One model makes both.")
     check_choice(owner, "similarity", similarity, ("dot", "cosine"))
     check_choice(owner, "ideal", ideal, ("relevant", "retrieved"))
+    if isinstance(k, int):
+        raise TypeError(f"{owner}: k must be a list of cut-offs, got {k}. Try k=({k},).")
     if not k:
         raise ValueError(f"{owner}: k must hold a cut-off, got none. Try k=(20,).")
     for cut in k:

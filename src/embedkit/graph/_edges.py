@@ -1,5 +1,8 @@
 """Edges as PyG lists them: checked, normalised, and turned into an operator on the fly."""
 
+from operator import index
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -8,6 +11,14 @@ from embedkit._checks import check_floating, check_integer, check_rows, check_te
 
 def check_edges(owner: str, edge_index: Tensor, edge_weight: Tensor | None = None) -> None:
     """Raise unless ``edge_index`` is (2, e) integers with one weight per edge."""
+    sparse = hasattr(edge_index, "tocoo")  # SciPy's
+    if isinstance(edge_index, Tensor):
+        sparse = edge_index.layout != torch.strided
+    if sparse:
+        raise TypeError(
+            f"{owner}: edge_index must hold node ids, (2, e), got a sparse matrix. "
+            "adjacency_from_sparse(matrix) makes an operator of it."
+        )
     check_tensor("edge_index", edge_index)
     if edge_index.ndim != 2 or edge_index.shape[0] != 2:
         hint = " It looks transposed: edge_index.t()." if edge_index.shape[-1:] == (2,) else ""
@@ -31,16 +42,44 @@ def check_ids(
 ) -> None:
     """Raise unless all ids are in [0, count); reads values, so only where an operator is built."""
     check_integer(name, ids)
-    if count < 0:
-        raise ValueError(f"{owner}: {what} must be >= 0, got {count}")
+    check_count(owner, what, count)
     if not ids.numel():
         return
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= count:
+        bound = f"lie in [0, {count - 1}]" if count else "be empty"
         raise ValueError(
-            f"{owner}: {name} must lie in [0, {count - 1}] for {what}={count}, "
+            f"{owner}: {name} must {bound} for {what}={count}, "
             f"got values in [{low}, {high}]. {hint}"
         )
+
+
+def check_count(owner: str, name: str, count: Any) -> None:
+    """Raise unless ``count`` is an integer >= 0."""
+    try:
+        index(count)
+    except TypeError as error:
+        hint = ""
+        if count is None:
+            hint = (
+                " PyG's num_nodes is None where a store has neither features nor a number of "
+                'nodes: set it, data["user"].num_nodes = ...'
+            )
+        raise TypeError(f"{owner}: {name} must be an integer, got {count!r}.{hint}") from error
+    if count < 0:
+        raise ValueError(f"{owner}: {name} must be >= 0, got {count}")
+
+
+def count_nodes(owner: str, edge_index: Tensor) -> int:
+    """The largest id plus one; raise where an id is negative."""
+    if not edge_index.numel():
+        return 0
+    low, high = int(edge_index.min()), int(edge_index.max())
+    if low < 0:
+        raise ValueError(
+            f"{owner}: edge_index must be >= 0, got values in [{low}, {high}]. Number nodes from 0."
+        )
+    return high + 1
 
 
 def normalized_entries(

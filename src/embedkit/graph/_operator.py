@@ -1,5 +1,7 @@
 """What a graph layer accepts in place of an adjacency: PyG's edge lists."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,18 @@ from embedkit._checks import check_floating, check_ndim, check_rows
 from embedkit.graph._edges import check_degrees, check_edges, check_ids, normalized_entries
 from embedkit.graph.adjacency import Adjacency, transpose_of
 from embedkit.ops import accumulation_dtype
+
+
+def check_nodes(owner: str, nodes: Any) -> None:
+    """Raise unless ``nodes`` is one floating tensor (n, d)."""
+    if type(nodes) is tuple:
+        raise TypeError(
+            f"{owner}: nodes must be one tensor (n, d) with a row for every node, got a tuple. "
+            "Pairs are for layers between two types of nodes; here both types are one graph: "
+            "torch.cat([user, item]) with bipartite_adjacency."
+        )
+    check_floating("nodes", nodes)
+    check_ndim("nodes", nodes, "n d")
 
 
 def as_operator(
@@ -25,8 +39,7 @@ def as_operator(
     an adjacency is built, so that both agree; values are float32 or wider. An adjacency is taken as
     it is, whatever ``norm`` says: it was normalised when it was built.
     """
-    check_floating("nodes", nodes)
-    check_ndim("nodes", nodes, "n d")
+    check_nodes(owner, nodes)
     if isinstance(edges, Adjacency):
         if edge_weight is not None:
             raise ValueError(

@@ -7,7 +7,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from embedkit._checks import check_choice, check_ndim, check_same_shape
-from embedkit.graph._edges import check_degrees, check_edges, check_ids, normalized_entries
+from embedkit.graph._edges import (
+    check_degrees,
+    check_edges,
+    check_ids,
+    count_nodes,
+    normalized_entries,
+)
 from embedkit.graph.adjacency import Adjacency, merge_entries
 
 Norm = Literal["sym", "row", "gcn", "none"]
@@ -28,6 +34,9 @@ def build_adjacency(
     self loops;  "none":  w_ij.  d_i is the sum of the weights that node i receives; a node without
     any keeps an empty row, and no division by zero.
 
+    Loops that are listed stay, and count in d_i, under every norm. Where none are meant take them
+    out first: ``torch_geometric.utils.remove_self_loops(edge_index, edge_weight)``.
+
     Args:
         edge_index: source and target of every edge, as in PyG: messages go from the first to the
             second. An undirected graph lists both directions
@@ -35,8 +44,9 @@ def build_adjacency(
         edge_weight: None: 1 each. Edges that are listed twice are added up.
         num_nodes: None: the largest id plus one; say it where the last nodes may have no edge.
         norm: "sym", "row", "gcn" or "none".
-        self_loops: add a loop of weight 1 to every node that has none, before normalising; loops
-            that are listed several times count with their mean.
+        self_loops: add a loop of weight 1 to every node that has none, before normalising, as
+            ``torch_geometric.utils.add_remaining_self_loops`` does; loops that are listed several
+            times count with their mean. False adds none, and takes none away.
         dtype: of the values; None: that of ``edge_weight``, else torch's default.
 
     Returns:
@@ -45,7 +55,8 @@ def build_adjacency(
     Raises:
         ValueError: if shapes don't fit, an id is out of range, or a weighted degree is negative
             where "sym" or "gcn" takes its root.
-        TypeError: if ``edge_index`` does not hold integers or ``edge_weight`` is not floating.
+        TypeError: if ``edge_index`` does not hold integers, ``edge_weight`` is not floating, or
+            ``num_nodes`` is no integer.
 
     Source: Kipf & Welling 2017, Semi-supervised Classification with Graph Convolutional Networks,
     eq. 2 ("gcn"); He et al. 2020, LightGCN, eq. 3 ("sym").
@@ -57,7 +68,7 @@ def build_adjacency(
     check_choice("build_adjacency", "norm", norm, ("sym", "row", "gcn", "none"))
     edge_index = edge_index.long()
     if num_nodes is None:
-        num_nodes = int(edge_index.max()) + 1 if edge_index.numel() else 0
+        num_nodes = count_nodes("build_adjacency", edge_index)
     check_ids("build_adjacency", "edge_index", edge_index, num_nodes, "num_nodes")
     if edge_weight is None:
         edge_weight = torch.ones_like(edge_index[0], dtype=dtype or torch.get_default_dtype())
@@ -98,7 +109,7 @@ def bipartite_adjacency(
 
     Raises:
         ValueError: if shapes differ or an id is out of range.
-        TypeError: if ids are not integers.
+        TypeError: if ids, or numbers of users and items, are not integers.
 
     Source: Wang et al. 2019, Neural Graph Collaborative Filtering, section 2.2 (Laplacian); He et
     al. 2020, LightGCN, eq. 7 (matrix form).

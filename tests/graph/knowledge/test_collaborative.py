@@ -94,6 +94,15 @@ def test_clicks_come_before_knowledge():
     assert (graph.num_nodes, graph.num_relations) == (6, 6)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_short_integers_do_not_overflow(dtype):
+    user, item, facts = torch.tensor([0]), torch.tensor([100]), torch.tensor([[0, 0, 99]])
+    sizes = {"num_users": 300, "num_items": 101, "num_entities": 101, "num_relations": 1}
+    want = collaborative_knowledge_graph(user, item, facts, **sizes)
+    got = collaborative_knowledge_graph(*(t.to(dtype) for t in (user, item, facts)), **sizes)
+    assert rows(got) == rows(want)
+
+
 def test_a_relation_without_triples_is_an_empty_group():
     graph = knowledge_graph(torch.tensor([[0, 2, 1]]), 2, 4)
     assert [len(group.col) for group in graph.groups] == [0, 0, 1, 0, 0, 0, 1, 0]
@@ -156,6 +165,13 @@ def test_errors_teach():
         knowledge_graph(torch.tensor([[0, 0, 9]]), 4, 1)
     with pytest.raises(ValueError, match="knowledge_graph: num_relations must be >= 1, got 0"):
         knowledge_graph(facts, 4, 0)
+    with pytest.raises(ValueError, match="num_relations must be >= 0, got -1"):
+        build(num_relations=-1)
+    for name in sizes:
+        with pytest.raises(TypeError, match=rf"{name} must be an integer, got None\. PyG's num_no"):
+            build(**{name: None})
+    with pytest.raises(TypeError, match=r"knowledge_graph: num_relations must be an integer, got"):
+        knowledge_graph(facts, 4, 1.0)
     with pytest.raises(ValueError, match="don't fit into one 64-bit key"):
         knowledge_graph(facts, 2**31, 2)
     with pytest.raises(ValueError, match="weight: expected 2 rows"):

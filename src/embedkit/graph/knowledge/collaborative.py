@@ -13,7 +13,7 @@ from embedkit._checks import (
     check_rows,
     check_same_shape,
 )
-from embedkit.graph._edges import check_ids
+from embedkit.graph._edges import check_count, check_ids
 from embedkit.graph.adjacency import Adjacency, reweight, transpose_of
 
 _MOST = 2**63  # keys of triples are int64
@@ -121,6 +121,7 @@ def knowledge_graph(
     """
     owner = "knowledge_graph"
     _check_triples(owner, triples)
+    check_count(owner, "num_relations", num_relations)
     check_at_least(owner, "num_relations", num_relations, 1)
     head, relation, tail = triples.long().unbind(1)
     hint = "Number nodes from 0, heads and tails alike."
@@ -226,8 +227,13 @@ def collaborative_knowledge_graph(
     (tensor([0, 2, 2, 3]), tensor([0, 1, 2, 3]), tensor([2, 3, 0, 2]))
     """
     owner = "collaborative_knowledge_graph"
-    check_at_least(owner, "num_items", num_items, 0)
-    check_at_least(owner, "num_relations", num_relations, 0)
+    for name, count in (
+        ("num_users", num_users),
+        ("num_items", num_items),
+        ("num_entities", num_entities),
+        ("num_relations", num_relations),
+    ):
+        check_count(owner, name, count)
     if num_items > num_entities:
         raise ValueError(
             f"{owner}: items are the first entities, so num_items must be <= num_entities, got "
@@ -248,7 +254,9 @@ def collaborative_knowledge_graph(
     check_ids(owner, "the entities of triples", ends, num_entities, "num_entities", hint)
     hint = "Number relations of the triples from 0; clicks and inverse ones are added here."
     check_ids(owner, "the relations of triples", relation, num_relations, "num_relations", hint)
-    clicks = torch.stack([user.long(), torch.zeros_like(user).long(), item + num_users], dim=1)
+    clicks = torch.stack(
+        [user.long(), torch.zeros_like(user).long(), item.long() + num_users], dim=1
+    )
     facts = torch.stack([ends[:, 0] + num_users, relation + 1, ends[:, 1] + num_users], dim=1)
     return knowledge_graph(
         torch.cat([clicks, facts]), num_users + num_entities, num_relations + 1, dtype=dtype

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from embedkit._checks import check_at_least, check_last_dim
+from embedkit.graph._operator import check_nodes
 from embedkit.graph.adjacency import Adjacency
 from embedkit.graph.propagation.adaptive_depth import DAGNNPropagation
 
@@ -65,6 +66,7 @@ class DAGNN(nn.Module):
         self, nodes: Tensor, edges: Adjacency | Tensor, edge_weight: Tensor | None = None
     ) -> Tensor:
         """(n, in_features) and an adjacency, or edge_index (2, e) -> (n, out_features)."""
+        check_nodes("DAGNN", nodes)
         check_last_dim("nodes", nodes, self.in_features, "The first matrix fits one width.")
         hidden: Tensor = self.propagation(self.encoder(nodes), edges, edge_weight)
         return hidden.to(nodes.dtype)

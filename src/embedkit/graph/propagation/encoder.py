@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from embedkit._checks import check_at_least, check_floating, check_last_dim, check_ndim
-from embedkit.graph._operator import as_operator
+from embedkit.graph._operator import as_operator, check_nodes
 from embedkit.graph.adjacency import Adjacency, propagate
 
 SLOPE_HINT = "0 is ReLU, 0.25 what a PReLU starts from."
@@ -101,6 +101,8 @@ class GCNEncoder(nn.Module):
         :func:`adjacency_from_entries`, 10 times cheaper than a dense product on Cora. ``edges`` is
         an adjacency built with ``norm="gcn"``, or PyG's edge_index, which is normalised so.
         """
+        if not isinstance(nodes, Adjacency):
+            check_nodes("GCNEncoder", nodes)
         for number, (weight, bias) in enumerate(self.weights):
             nodes = linear_nodes(nodes, weight)
             if not number:
