@@ -181,7 +181,8 @@ class DAGNNPropagation(nn.Module):
         dim: width of a node's vector.
         num_hops: K. The paper takes 10 for citation graphs, 5 for denser ones.
         bias: see :class:`AdaptiveHopGate`.
-        checkpoint: train in memory that doesn't grow with K, for half as much time again.
+        checkpoint: train in memory that doesn't grow with K. Hops are made three times in place of
+            two, but not stored: a step takes 0.7 (width 64) to 1.4 times (width 16) as long.
 
     Raises:
         ValueError: if ``dim`` is below 1, ``num_hops`` below 0, or shapes don't fit.
