@@ -113,9 +113,13 @@ def lightgcn(nodes, adjacency, edges):
 
 
 def interactions(nodes, adjacency):
-    """NGCF and KGAT's layer beside their gather-scatter forms."""
+    """NGCF and KGAT's layer beside their gather-scatter forms.
+
+    KGAT's operator holds attention, which differs both ways: here random numbers.
+    """
     width = nodes.shape[1]
     index, weight = ek.graph.to_edge_index(adjacency)
+    attention = ek.graph.reweight(adjacency, torch.rand_like(weight))
 
     def layers(kind):
         return [kind(width) for _ in range(LAYERS)]
@@ -128,9 +132,9 @@ def interactions(nodes, adjacency):
             "PyG, sums, then linear maps": both_passes(layers(SummedNGCF), nodes, index, weight),
         },
         "KGAT, bi-interaction": {
-            "embedkit, adjacency": both_passes(layers(BiInteraction), nodes, adjacency),
+            "embedkit, adjacency": both_passes(layers(BiInteraction), nodes, attention),
             "PyG, sums, then linear maps": both_passes(
-                layers(GatheredBiInteraction), nodes, index, weight
+                layers(GatheredBiInteraction), nodes, index, attention.value
             ),
         },
     }
