@@ -20,6 +20,7 @@ from embedkit.graph.contrast.bounds import (
 )
 from embedkit.graph.contrast.compactness import NodeCompactness, node_compactness, node_margin
 from embedkit.graph.contrast.context import ContextGCN, MetaPathContext, mask_edges, mask_entries
+from embedkit.graph.contrast.hetero import relation_from_hetero
 from embedkit.graph.contrast.metapath import (
     metapath_contexts,
     metapath_counts,
@@ -143,6 +144,7 @@ __all__ = [
     "propagation_limit",
     "random_walks",
     "randomized_svd",
+    "relation_from_hetero",
     "relational_attention",
     "relu_relaxation",
     "reweight",

@@ -7,9 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
+from torch_geometric.data import HeteroData
 
 from embedkit.graph import adjacency_from_entries, build_adjacency, propagate, to_edge_index
 from embedkit.graph.contrast import metapath
+from embedkit.graph.contrast.hetero import relation_from_hetero
 from embedkit.graph.contrast.metapath import (
     metapath_contexts,
     metapath_counts,
@@ -74,7 +76,6 @@ def test_contexts_average_the_distinct_nodes_at_each_position(seed, sizes):
 
 
 def test_agrees_with_pyg():
-    from torch_geometric.data import HeteroData
     from torch_geometric.transforms import AddMetaPaths
 
     torch.manual_seed(0)
@@ -85,16 +86,7 @@ def test_agrees_with_pyg():
     data["paper", "author"].edge_index, data["author", "paper"].edge_index = pair, pair.flip(0)
     path = [("paper", "author"), ("author", "paper")]
     theirs = AddMetaPaths([path], weighted=True)(data)["paper", "metapath_0", "paper"]
-    ours = metapath_counts(
-        [
-            adjacency_from_entries(
-                *data["paper", "author"].edge_index,
-                torch.ones(pair.shape[1]),
-                data["paper"].num_nodes,
-                data["author"].num_nodes,
-            )
-        ]
-    )
+    ours = metapath_counts([relation_from_hetero(data, ("paper", "author"))])
     want = torch.zeros(30, 30).index_put(tuple(theirs.edge_index), theirs.edge_weight)
     assert_close(dense(ours), want.double())
     assert ours.transpose is None
@@ -176,6 +168,8 @@ def test_errors_teach():
         pathsim(wide)
     with pytest.raises(ValueError, match="topk_pathsim: k must be >= 1, got 0"):
         topk_pathsim(counts, 0)
+    with pytest.raises(ValueError, match=r"pathsim: counts must be finite, got NaN or infinity in"):
+        pathsim(sparse(COUNTS)._replace(value=torch.full((7,), torch.nan)))
     with pytest.raises(ValueError, match="counts must be symmetric"):
         pathsim(sparse(COUNTS.triu()))
     bare = COUNTS.clone()
@@ -190,11 +184,33 @@ def test_errors_teach():
         pathsim(sparse(COUNTS + 9 * (1 - torch.eye(3))))
 
 
+def test_a_row_with_many_paths_is_joined_in_parts(monkeypatch):
+    sizes, unique = [], torch.unique
+    hub = torch.cat([torch.ones(1, 30), torch.zeros(2, 30)]).double()
+    hub[2, 4] = 1
+    every = relation(0, 30, 7) + 1
+    left, right = sparse(hub), sparse(every)
+
+    def recorded(places, **options):
+        sizes.append(len(places))
+        return unique(places, **options)
+
+    monkeypatch.setattr(metapath, "_PATHS", 20)
+    monkeypatch.setattr(torch, "unique", recorded)
+    joined = metapath._join("join", left, right, 1000)
+    assert torch.equal(dense(joined), hub @ every)
+    assert max(sizes) <= 20 + 7  # and what the row has so far
+
+
 @pytest.mark.wording
 def test_wrong_types_are_named():
     with pytest.raises(TypeError, match=r"relations must be a list of Adjacency, got \['Tensor'\]"):
         metapath_counts([torch.ones(2, 3)])
-    with pytest.raises(TypeError, match="relations must be a list of Adjacency, got one"):
+    with pytest.raises(TypeError, match="relations must be a list of Adjacency, got Adj"):
         metapath_counts(sparse(torch.ones(2, 3)))
+    with pytest.raises(TypeError, match=r"got HeteroData.*by relation_from_hetero\(data, edge"):
+        metapath_counts(HeteroData())
+    with pytest.raises(TypeError, match=r"topk_pathsim: k must be an integer, got 1\.5"):
+        topk_pathsim(sparse(COUNTS), 1.5)
     with pytest.raises(TypeError, match="pathsim: expected an Adjacency, got Tensor"):
         pathsim(COUNTS)

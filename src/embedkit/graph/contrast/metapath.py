@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from embedkit._checks import check_at_least
+from embedkit._checks import check_at_least, check_finite
 from embedkit.graph.adjacency import Adjacency, adjacency_from_entries
 
-_PATHS = 2**22  # joined at a time: a bound of the extra memory
+_PATHS = 2**21  # joined at a time: a bound of the extra memory
 
 
 def metapath_counts(relations: Sequence[Adjacency], *, max_paths: int = 2**28) -> Adjacency:
@@ -20,12 +20,10 @@ def metapath_counts(relations: Sequence[Adjacency], *, max_paths: int = 2**28) -
     ``[paper_author]``, author - paper - venue - paper - author ``[author_paper, paper_venue]``.
     The way back is the mirror image. M_ij counts paths from i to j, M_ii those that return, so M is
     symmetric with a positive diagonal, except for nodes without any path, whose rows are empty.
-    From PyG's ``HeteroData``, where ``edge_index`` lists papers above authors::
+    From PyG's ``HeteroData`` take ``relation_from_hetero(data, ("paper", "author"))``.
 
-        adjacency_from_entries(*data["paper", "author"].edge_index, torch.ones(num_edges),
-                               data["paper"].num_nodes, data["author"].num_nodes)
-
-    Time grows with the number of paths; extra memory is the result and some million paths.
+    Time grows with the number of paths. Memory is that of the result and of 2 million paths, which
+    are joined at a time, within a row where a hub has more: some 200 MB.
 
     Args:
         relations: one or more rectangular matrices, as :func:`adjacency_from_entries` makes them
@@ -113,9 +111,9 @@ def pathsim(counts: Adjacency) -> Adjacency:
         Similarities in [0, 1] as float64 at the places of ``counts``.
 
     Raises:
-        ValueError: if ``counts`` is not square or symmetric, a row has entries and no positive
-            diagonal, an entry is larger than the diagonals allow, or all entries are 1 where
-            counts could not be.
+        ValueError: if ``counts`` is not square, finite and symmetric, a row has entries and no
+            positive diagonal, an entry is larger than the diagonals allow, or all entries are 1
+            where counts could not be.
         TypeError: if ``counts`` is no :class:`Adjacency`.
 
     Source: Sun et al. 2011, PathSim: Meta Path-Based Top-K Similarity Search in Heterogeneous
@@ -146,7 +144,7 @@ def topk_pathsim(counts: Adjacency, k: int) -> Adjacency:
 
     Raises:
         ValueError: if ``k`` is below 1, or see :func:`pathsim`.
-        TypeError: if ``counts`` is no :class:`Adjacency`.
+        TypeError: if ``counts`` is no :class:`Adjacency`, or ``k`` no integer.
 
     Warns:
         UserWarning: where more than half of what is kept was chosen by column number among equals:
@@ -155,6 +153,8 @@ def topk_pathsim(counts: Adjacency, k: int) -> Adjacency:
     Source: Yu et al. 2022, Heterogeneous Graph Contrastive Learning with Meta-path Contexts and
     Adaptively Weighted Negative Samples (MEOW), the pruning of meta-path graphs.
     """
+    if not isinstance(k, int):
+        raise TypeError(f"topk_pathsim: k must be an integer, got {k!r}. It counts entries.")
     check_at_least("topk_pathsim", "k", k, 1)
     similarity, row = _similarity("topk_pathsim", counts), counts.row
     first = similarity.masked_fill(row == counts.col, torch.inf)
@@ -183,11 +183,13 @@ def topk_pathsim(counts: Adjacency, k: int) -> Adjacency:
 
 def _chain(owner: str, relations: Sequence[Adjacency]) -> list[Adjacency]:
     """The relations with values in float64 and no gradient, if each goes on where one ended."""
-    if isinstance(relations, Adjacency) or not all(isinstance(r, Adjacency) for r in relations):
-        kinds = "one" if isinstance(relations, Adjacency) else [type(r).__name__ for r in relations]
+    listed = isinstance(relations, Sequence) and not isinstance(relations, Adjacency)
+    if not listed or not all(isinstance(r, Adjacency) for r in relations):
+        kinds = [type(r).__name__ for r in relations] if listed else type(relations).__name__
         raise TypeError(
             f"{owner}: relations must be a list of Adjacency, got {kinds}. Build each by "
-            "adjacency_from_entries(row, col, value, num_rows, num_cols)."
+            "adjacency_from_entries(row, col, value, num_rows, num_cols), or of PyG's HeteroData "
+            "by relation_from_hetero(data, edge_type)."
         )
     if not relations:
         raise ValueError(f"{owner}: relations must hold at least one, got none")
@@ -212,9 +214,9 @@ def _mirror(relation: Adjacency) -> Adjacency:
 
 
 def _join(owner: str, left: Adjacency, right: Adjacency, max_paths: int) -> Adjacency:
-    """The product of two sparse matrices, a block of rows at a time."""
+    """The product of two sparse matrices, a block of entries of the left one at a time."""
     fan = right.crow.diff()[left.col]  # paths that go on from each entry of left
-    before = torch.cat([fan.new_zeros(1), fan.cumsum(0)])[left.crow]  # paths before each row
+    before = torch.cat([fan.new_zeros(1), fan.cumsum(0)])
     total = int(before[-1])
     if total > max_paths:
         widest = int(fan.max())
@@ -225,21 +227,25 @@ def _join(owner: str, left: Adjacency, right: Adjacency, max_paths: int) -> Adja
         )
     rows, cols, values = [], [], []
     start, row, width = 0, left.row, max(right.num_cols, 1)
-    while start < left.num_rows:
+    open_place, open_value = row[:0], left.value[:0]  # of a row that went on
+    while start < len(fan):
         limit = before[start] + _PATHS
         stop = max(start + 1, int(torch.searchsorted(before, limit, right=True)) - 1)
-        piece = slice(int(left.crow[start]), int(left.crow[stop]))
-        size = fan[piece]
+        piece, size = slice(start, stop), fan[start:stop]
         which = torch.arange(len(size), device=size.device).repeat_interleave(size)
         within = torch.arange(len(which), device=size.device) - (size.cumsum(0) - size)[which]
         entry = right.crow[left.col[piece]][which] + within
-        place, number = torch.unique(
-            row[piece][which] * width + right.col[entry], return_inverse=True
-        )
-        paths = left.value[piece][which] * right.value[entry]
-        values.append(paths.new_zeros(len(place)).index_add(0, number, paths))
-        rows.append(place // width)
-        cols.append(place % width)
+        paths = torch.cat([open_value, left.value[piece][which] * right.value[entry]])
+        place = torch.cat([open_place, row[piece][which] * width + right.col[entry]])
+        place, number = torch.unique(place, return_inverse=True)
+        paths = paths.new_zeros(len(place)).index_add(0, number, paths)
+        done = len(place)
+        if stop < len(fan):
+            done = int(torch.searchsorted(place, row[stop] * width))
+        open_place, open_value = place[done:], paths[done:]
+        rows.append(place[:done] // width)
+        cols.append(place[:done] % width)
+        values.append(paths[:done])
         start = stop
     if not rows:
         rows, cols, values = [row[:0]], [row[:0]], [left.value[:0]]
@@ -260,6 +266,7 @@ def _similarity(owner: str, counts: Adjacency) -> Tensor:
             f"{owner}: expected a square matrix of counts, got {counts.num_rows} x "
             f"{counts.num_cols}. metapath_counts([relation]) walks there and back."
         )
+    check_finite(owner, "counts", value)
     if other is not None and not (
         torch.equal(other.crow, crow)
         and torch.equal(other.col, col)
