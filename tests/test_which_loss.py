@@ -42,6 +42,15 @@ def rows():
         "other": torch.rand(8),
         "student": torch.rand(8, 3),
         "teacher": torch.rand(8, 3),
+        "source": x,
+        "target": y,
+        "strength": 0.5,
+        "discriminator": torch.nn.Linear(6, 1),
+        "parent": ek.geometry.lorentz.expmap0(x),
+        "child": ek.geometry.lorentz.expmap0(y),
+        "points": ek.geometry.poincare.expmap0(x),
+        "above": torch.arange(8)[:, None] - 1,
+        "own": torch.arange(8)[:, None],
     }
 
 
@@ -51,6 +60,10 @@ def test_calls_of_the_table_run(call):
     if "BPRLoss" in call or "MarginMSELoss" in call:  # these take scores
         names |= {"positive": torch.rand(8), "negative": torch.rand(8, 3)}
         names["teacher_margin"] = torch.rand(8, 3)
+    if "Conditional" in call:
+        joint = ek.heads.JointFeatures(6, num_classes=4)
+        names |= {"joint": joint, "discriminator": torch.nn.Linear(joint.out_features, 1)}
+        names |= {"source_logits": torch.randn(8, 4), "target_logits": torch.randn(8, 4)}
     found = eval(call, names)
     if isinstance(found, torch.Tensor):
         assert found.isfinite()
