@@ -100,7 +100,7 @@ def skip_gram(graph, q, steps, generator):
 
 
 def autoencoder(graph, epochs):
-    """Symmetrised reconstruction (n, n), and codes."""
+    """What scores nodes by the symmetrised reconstruction, and codes."""
     model = SDNE(graph.num_rows, hidden=(256,), dim=DIM, activation="relu")
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=1e-5)
     for _ in range(epochs):
@@ -113,8 +113,7 @@ def autoencoder(graph, epochs):
             optimizer.step()
     with torch.no_grad():
         code = model.encode(graph)
-        rebuilt = model.decode(code)
-    return (rebuilt + rebuilt.T) / 2, code
+        return model.scorer(code), code
 
 
 def embed(graph, seed, quick):
@@ -123,7 +122,7 @@ def embed(graph, seed, quick):
     generator = torch.Generator().manual_seed(seed)
     steps, epochs = (20, 1) if quick else (600, 20)
     source, target = hope_embedding(graph, DIM, generator=generator)
-    rebuilt, code = autoencoder(graph, epochs)
+    scorer, code = autoencoder(graph, epochs)
     walks = {
         name: skip_gram(graph, q, steps, generator)
         for name, q in (("DeepWalk", 1.0), ("node2vec", 0.5))
@@ -132,7 +131,7 @@ def embed(graph, seed, quick):
     noise = torch.randn(graph.num_rows, DIM, generator=generator)
     return {
         "HOPE": (source, {"target": target}, torch.cat([source, target], dim=1)),
-        "SDNE": (lambda nodes: rebuilt[nodes], {}, None),
+        "SDNE": (scorer, {}, None),
         "SDNE codes": (code, {"score": "neg_sqeuclidean"}, code),
         **{name: (x, {"score": "cosine"}, x) for name, x in walks.items()},
         "NetMF": (left, {"target": right}, left),

@@ -36,6 +36,18 @@ def test_sparse_and_dense_rows_have_one_code(activation):
     assert (rebuilt.amin() > 0) == (activation == "sigmoid")
 
 
+@pytest.mark.parametrize("hidden", [(), (5,), (5, 4)])
+@pytest.mark.parametrize("activation", ["sigmoid", "relu"])
+def test_scores_are_those_of_the_symmetrised_reconstruction(activation, hidden):
+    torch.manual_seed(0)
+    model = SDNE(7, hidden=hidden, dim=3, activation=activation)
+    code = model.encode(ring())
+    rebuilt = model.decode(code)
+    nodes = torch.tensor([2, 6, 2])
+    torch.testing.assert_close(model.scorer(code)(nodes), ((rebuilt + rebuilt.T) / 2)[nodes])
+    assert model.scorer(code)(nodes[:0]).shape == (0, 7)
+
+
 def test_it_learns_to_rebuild_a_ring():
     torch.manual_seed(0)
     model, graph = SDNE(7, hidden=(16,), dim=6, activation="relu"), ring()
@@ -64,5 +76,9 @@ def test_bad_arguments_are_explained():
         SDNE(4, hidden=(0,))
     with pytest.raises(ValueError, match=r"rows: expected last axis of size 4.*one column per"):
         SDNE(4)(torch.rand(2, 5))
+    with pytest.raises(ValueError, match=r"code: expected 4 rows.*a code for every node"):
+        SDNE(4, dim=3).scorer(torch.rand(2, 3))
+    with pytest.raises(TypeError, match=r"neighbor_rows: expected an Adjacency, got Tensor\. Bui"):
+        neighbor_rows(RING, torch.tensor([0]))
     with pytest.raises(ValueError, match=r"nodes must lie in \[0, 6\] for num_nodes=7, got val"):
         neighbor_rows(ring(), torch.tensor([7]))

@@ -1,12 +1,13 @@
 """SDNE: an autoencoder of the rows of an adjacency, whose code is the node's embedding."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from embedkit._checks import (
     check_at_least,
@@ -14,8 +15,10 @@ from embedkit._checks import (
     check_floating,
     check_last_dim,
     check_ndim,
+    check_rows,
 )
 from embedkit.graph._edges import check_ids
+from embedkit.graph._square import check_adjacency
 from embedkit.graph.adjacency import Adjacency, propagate
 
 Activation = Literal["sigmoid", "relu"]
@@ -33,7 +36,9 @@ def neighbor_rows(adjacency: Adjacency, nodes: Int[Tensor, " b"]) -> Float[Tenso
 
     Raises:
         ValueError: if a node is out of range.
-        TypeError: if ``nodes`` are not integers.
+        TypeError: if ``nodes`` are not integers, or ``adjacency`` is no :class:`Adjacency`.
+
+    Source: Wang et al. 2016, Structural Deep Network Embedding, eq. 1 (the rows x_i).
 
     >>> from embedkit.graph import build_adjacency
     >>> path = build_adjacency(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), norm="none")
@@ -41,6 +46,7 @@ def neighbor_rows(adjacency: Adjacency, nodes: Int[Tensor, " b"]) -> Float[Tenso
     tensor([[1., 0., 1.],
             [0., 1., 0.]])
     """
+    check_adjacency("neighbor_rows", adjacency)
     check_ndim("nodes", nodes, "b")
     check_ids("neighbor_rows", "nodes", nodes, adjacency.num_rows, "num_nodes")
     low, degree = adjacency.crow[nodes], adjacency.crow.diff()[nodes]
@@ -56,7 +62,7 @@ class SDNE(nn.Module):
 
     Encoder n -> hidden -> dim, decoder dim -> reversed hidden -> n. Train it with
     :func:`embedkit.losses.sdne_loss` on :func:`neighbor_rows`; the score of an edge is the
-    decoder's, (x_ij + x_ji) / 2 for an undirected graph, not a distance of codes.
+    decoder's, (x_ij + x_ji) / 2 for an undirected graph (:meth:`scorer`), not a distance of codes.
 
     Args:
         num_nodes: n, the width of a row.
@@ -119,14 +125,34 @@ class SDNE(nn.Module):
             x = layer(self._bend(x, last=False))
         return self._bend(x, last=True)
 
-    def decode(self, code: Tensor) -> Tensor:
-        """(b, dim) -> (b, n): the rebuilt rows."""
+    def _before_last(self, code: Tensor) -> Tensor:
+        """(b, dim) -> what the decoder's last layer reads, one row of it per code."""
         check_floating("code", code)
         check_last_dim("code", code, self.widths[-1], "SDNE: codes of its own encoder.")
-        x = self.decoder[0](code)
-        for layer in self.decoder[1:]:
-            x = layer(self._bend(x, last=False))
-        return self._bend(x, last=True)
+        for layer in self.decoder[:-1]:
+            code = self._bend(layer(code), last=False)
+        return code
+
+    def decode(self, code: Tensor) -> Tensor:
+        """(b, dim) -> (b, n): the rebuilt rows."""
+        return self._bend(self.decoder[-1](self._before_last(code)), last=True)
+
+    def scorer(self, code: Tensor) -> Callable[[Tensor], Tensor]:
+        """Codes of all nodes (n, dim) -> a function of nodes (b,): (x_ij + x_ji) / 2, (b, n).
+
+        For :func:`embedkit.analysis.reconstruction_metrics`. Rows are decoded and columns read off
+        the last layer, block by block, so nothing of size n x n is made.
+        """
+        check_rows("code", code, self.widths[0], "SDNE: a code for every node of the graph.")
+        hidden, last = self._before_last(code), self.decoder[-1]
+        assert isinstance(last, nn.Linear)
+
+        def scores(nodes: Tensor) -> Tensor:
+            row = self._bend(last(hidden[nodes]), last=True)
+            column = linear(hidden, last.weight[nodes], last.bias[nodes])
+            return (row + self._bend(column, last=True).T) / 2
+
+        return scores
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """(b, n) -> the rebuilt rows (b, n) and the codes (b, dim)."""
