@@ -94,7 +94,7 @@ def test_clicks_come_before_knowledge():
     assert (graph.num_nodes, graph.num_relations) == (6, 6)
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32])
 def test_short_integers_do_not_overflow(dtype):
     user, item, facts = torch.tensor([0]), torch.tensor([100]), torch.tensor([[0, 0, 99]])
     sizes = {"num_users": 300, "num_items": 101, "num_entities": 101, "num_relations": 1}
