@@ -178,6 +178,19 @@ def test_every_mode_trains_and_compiles(mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_learned_slope_counts_as_it_is_and_gets_no_gradient(mode):
+    learned = GCNEncoder([3, 4, 2], 0.25, learn_slope=True)
+    torch.nn.init.constant_(learned.slope_logit, 0.7)
+    plain = GCNEncoder([3, 4, 2], float(learned.slope.detach()))
+    plain.load_state_dict({k: v for k, v in learned.state_dict().items() if k != "slope_logit"})
+    scores = [NodeCompactness(made, mode)(*compared(5)) for made in (learned, plain)]
+    torch.testing.assert_close(*scores)
+    scores[0].sum().backward()
+    assert learned.slope_logit.grad is None
+    assert all(w.grad.isfinite().all() for w, _ in learned.weights)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_dead_units_and_constant_embeddings_stay_finite(mode):
     made = encoder(0.0)
     with torch.no_grad():

@@ -51,6 +51,42 @@ def test_sparse_features_are_features(seed):
     torch.testing.assert_close(*grads)
 
 
+def learned():
+    made = GCNEncoder([3, 4, 2], 0.25, learn_slope=True)
+    for weight in made.parameters():
+        torch.nn.init.normal_(weight)
+    return made
+
+
+def test_one_slope_is_learned_as_a_prelu():
+    made = GCNEncoder([5, 4, 2], 0.25, learn_slope=True).double()
+    plain = GCNEncoder([5, 4, 2], 0.25).double()
+    plain.load_state_dict({k: v for k, v in made.state_dict().items() if k != "slope_logit"})
+    x = torch.randn(6, 5, dtype=torch.float64)
+    torch.testing.assert_close(made(x, ring(6)), plain(x, ring(6)))
+    torch.nn.init.constant_(made.slope_logit, 1.5)
+    want, slope = x, made.slope.detach().clone().requires_grad_()
+    dense = torch.zeros(6, 6, dtype=torch.float64)
+    graph = build_adjacency(ring(6), num_nodes=6, norm="gcn", dtype=torch.float64)
+    dense[graph.row, graph.col] = graph.value
+    for weight, bias in made.weights:
+        want = F.prelu(dense @ want @ weight.T + bias, slope[None])
+    torch.testing.assert_close(made(x, ring(6)), want)
+    (theirs,) = torch.autograd.grad(want.sum(), slope)
+    (ours,) = torch.autograd.grad(made(x, ring(6)).sum(), made.slope_logit)
+    torch.testing.assert_close(ours, theirs * slope.detach() * (1 - slope.detach()))
+    made.reset_parameters()
+    assert float(made.slope.detach()) == pytest.approx(0.25)
+    assert "learn_slope=True" in repr(made)
+    with pytest.raises(ValueError, match="learn_slope needs a negative_slope above 0"):
+        GCNEncoder([4, 2], learn_slope=True)
+
+
+@pytest.mark.compile
+def test_contract_of_a_learned_slope():
+    check_module(learned, CASES[GCNEncoder][1])
+
+
 def test_contract():
     build, inputs = CASES[GCNEncoder]
     check_module(build, inputs, exempt={"compile": "below"})

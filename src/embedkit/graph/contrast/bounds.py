@@ -229,7 +229,9 @@ def interval_gcn(
 
 
 def relu_relaxation(
-    lower: Float[Tensor, "n d"], upper: Float[Tensor, "n d"], negative_slope: float = 0.0
+    lower: Float[Tensor, "n d"],
+    upper: Float[Tensor, "n d"],
+    negative_slope: float | Tensor = 0.0,
 ) -> Relaxation:
     """Lines that enclose a leaky ReLU on [l, u]:  m t <= s(t) <= m (t + b).
 
@@ -239,7 +241,7 @@ def relu_relaxation(
     Args:
         lower: l of every unit.
         upper: u of every unit, >= l.
-        negative_slope: a in [0, 1).
+        negative_slope: a in [0, 1); a 0-d tensor is not looked at.
 
     Raises:
         ValueError: if shapes differ or the slope is outside [0, 1).
@@ -259,7 +261,7 @@ def relu_relaxation(
     crossing = ~(lower >= 0) & ~(upper <= 0)
     low, high = torch.where(crossing, lower, -1.0), torch.where(crossing, upper, 1.0)
     rise = high - negative_slope * low
-    slope = torch.where(lower >= 0, 1.0, torch.full_like(lower, negative_slope))
+    slope = torch.where(lower >= 0, 1.0, negative_slope * torch.ones_like(lower))
     offset = (1 - negative_slope) * -low * (high / rise)  # high / rise <= 1: no overflow
     return Relaxation(
         torch.where(crossing, rise / (high - low), slope),

@@ -5,7 +5,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -28,7 +27,12 @@ from embedkit.graph.contrast.bounds import (
     interval_product,
     relu_relaxation,
 )
-from embedkit.graph.propagation.encoder import GCNEncoder, check_slope, linear_nodes
+from embedkit.graph.propagation.encoder import (
+    GCNEncoder,
+    check_slope,
+    leaky_relu,
+    linear_nodes,
+)
 from embedkit.ops import accumulation_dtype, normalize
 
 Mode = Literal["sampled", "certified", "source_weights"]
@@ -89,7 +93,7 @@ def node_compactness(
     bounds: AdjacencyBounds,
     weights: Sequence[tuple[Tensor, Tensor | None]],
     *,
-    negative_slope: float = 0.0,
+    negative_slope: float | Tensor = 0.0,
     mode: Mode = "sampled",
 ) -> Float[Tensor, " n"]:
     """A lower bound of each node's :func:`node_margin` over a range of edge-dropping views.
@@ -115,7 +119,8 @@ def node_compactness(
         bounds: of :func:`edge_drop_bounds`, of the whole graph, at this view's drop rate.
         weights: (out, in) and (out,) or None of both layers: ``encoder.weights`` of a
             :class:`GCNEncoder`, or ``[(conv.lin.weight, conv.bias), ...]`` of PyG's ``GCNConv``.
-        negative_slope: of the leaky ReLU after both layers, in [0, 1).
+        negative_slope: of the leaky ReLU after both layers, in [0, 1); a 0-d tensor is not looked
+            at. A slope that is learned goes in detached: the published bound trains weights only.
         mode: see above.
 
     Returns:
@@ -165,8 +170,8 @@ def node_compactness(
         pre = propagate(sent, view) + b1
         low, high = interval_product(Interval(sent, sent), bounds)
         low, high = low + b1, high + b1
-        hidden = Interval(F.leaky_relu(low, negative_slope), F.leaky_relu(high, negative_slope))
-        drawn = F.leaky_relu(pre, negative_slope)
+        hidden = Interval(leaky_relu(low, negative_slope), leaky_relu(high, negative_slope))
+        drawn = leaky_relu(pre, negative_slope)
         layer = interval_gcn(drawn if mode == "source_weights" else hidden, bounds, second)
         lines = relu_relaxation(layer.lower + b2, layer.upper + b2, negative_slope)
 
@@ -200,6 +205,8 @@ def _full_precision(x: Tensor) -> AbstractContextManager[object]:
 
 class NodeCompactness(nn.Module):
     """:func:`node_compactness` of an encoder that is being trained; it shares its weights.
+
+    A slope that the encoder learns counts as it is, without a gradient.
 
     Args:
         encoder: a :class:`GCNEncoder` of two layers.
@@ -239,13 +246,14 @@ class NodeCompactness(nn.Module):
         bounds: AdjacencyBounds,
     ) -> Tensor:
         """Features (n, i), a view, and embeddings (n, d) of the other view -> (n,)."""
+        slope = self.encoder.slope
         return node_compactness(
             nodes,
             edges,
             other,
             bounds,
             self.encoder.weights,
-            negative_slope=self.encoder.negative_slope,
+            negative_slope=slope.detach() if isinstance(slope, Tensor) else slope,
             mode=self.mode,
         )
 
