@@ -98,6 +98,24 @@ def test_bandwidths_come_as_numbers_or_tensors():
     assert several == mmd(x, y, bandwidth=[0.5, 2.0])
 
 
+@pytest.mark.compile
+def test_a_bandwidth_that_changes_makes_two_graphs():
+    torch.compiler.reset()
+    graphs = []
+
+    def count(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    x, y = samples()
+    compiled = torch.compile(mmd, fullgraph=True, backend=count)
+    for bandwidth in (1.0, 0.5, 0.25, 2.0):
+        torch.testing.assert_close(
+            compiled(x, y, bandwidth=bandwidth), mmd(x, y, bandwidth=bandwidth)
+        )
+    assert len(graphs) <= 2
+
+
 @pytest.mark.wording
 def test_numpys_numbers_are_bandwidths():
     x, y = samples()
@@ -238,6 +256,8 @@ def test_errors_teach():
         ValueError, match=r"mmd: bandwidth must be > 0, got -1. In units of distance"
     ):
         mmd(x, x, bandwidth=-1)
+    with pytest.raises(ValueError, match=r"mmd: bandwidth must be > 0, got nan"):
+        mmd(x, x, bandwidth=[1.0, np.nan])
     with pytest.raises(ValueError, match=r"bandwidth must not be an empty list"):
         mmd(x, x, bandwidth=[])
     with pytest.raises(ValueError, match=r"bandwidth must not be an empty list"):

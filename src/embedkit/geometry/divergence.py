@@ -82,12 +82,14 @@ def mmd(
 
 def bandwidths(owner: str, bandwidth: Any) -> tuple[int | float, ...]:
     """One bandwidth or several, as numbers; raise unless there is one and all are above 0."""
-    plain = bandwidth.tolist() if hasattr(bandwidth, "tolist") else bandwidth  # torch's, numpy's
-    several = tuple(plain) if isinstance(plain, Sequence) else (plain,)
+    if not isinstance(bandwidth, int | float | Sequence):  # a tensor, or of numpy
+        bandwidth = bandwidth.tolist()
+    several = tuple(bandwidth) if isinstance(bandwidth, Sequence) else (bandwidth,)
     if not several:
         raise ValueError(f"{owner}: bandwidth must not be an empty list; None chooses by distances")
-    for one in several:
-        check_positive(owner, "bandwidth", one, "In units of distance.")
+    if not torch.compiler.is_compiling():  # a check would make a graph for each number
+        for one in several:
+            check_positive(owner, "bandwidth", one, "In units of distance.")
     return several
 
 
