@@ -41,6 +41,14 @@ def test_it_learns_the_space_that_distances_come_from():
     assert curvature().item() == pytest.approx(2.0, rel=0.02)
 
 
+def test_print_shows_the_curvature_of_the_space():
+    curvature = Curvature(0.5)
+    with torch.no_grad():
+        curvature.log_curvature += torch.tensor(2.0).log()
+    assert "init=0.5, minimum=0.05, maximum=5, now a space of -1)" in repr(curvature)
+    assert "init=0.5" in repr(curvature.to("meta"))
+
+
 def test_errors_teach():
     with pytest.raises(
         ValueError, match=r"Curvature: init must be > 0, got -1. It is c of a space"

@@ -71,6 +71,34 @@ def test_never_outside_never_nan_at_any_radius(dtype, c, score):
         assert all(g.isfinite().all() for g in gradients)
 
 
+def test_vmap_and_print():
+    points = ball(24, 2).reshape(4, 1, 3, 2, 2).flatten(2, 3)
+    query = torch.tensor([0.1, 0.2]).double()
+    got = torch.func.vmap(lambda p: hyperbolic_attention_pool(p, query))(points)
+    torch.testing.assert_close(got[:, 0], hyperbolic_attention_pool(points[:, 0], query))
+    assert "curvature=3" in repr(MidpointPool(3.0))
+    assert "curvature=3" in repr(HyperbolicAttentionPool(2, 3.0))
+
+
+def test_weights_of_padding_may_be_anything():
+    points = ball(2, 3)[None]
+    mask = torch.tensor([[True, False]])
+    for bad in (-1.0, float("nan"), float("inf")):
+        weight = torch.tensor([[2.0, bad]]).double()
+        torch.testing.assert_close(MidpointPool()(points, mask, weight), points[:, 0])
+
+
+def test_a_query_of_another_dtype_is_refused_but_under_autocast():
+    points = ball(3, 2, dtype=torch.float32)[None]
+    pool = HyperbolicAttentionPool(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert pool(points.bfloat16()).dtype == torch.bfloat16
+    with pytest.raises(
+        TypeError, match=r"expected query of the dtype of the points, torch.float32"
+    ):
+        pool.double()(points)
+
+
 @pytest.mark.wording
 def test_errors_teach():
     points = torch.rand(2, 3, 4) / 4

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from embedkit._checks import check_floating, check_last_dim, check_positive
+from embedkit.ops import accumulation_dtype
 
 # How far below the ball's radius points are kept, relative to it: a few units of the last place,
 # so that rounding a point to its dtype leaves it inside.
@@ -51,6 +52,28 @@ def wide(x: Tensor) -> Tensor:
     return x.double()
 
 
+def wide_and_plain(x: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`wide`, and float32 at least for matrix products; float16 is widened once for both.
+
+    So gradients of both meet before they are cut to what float16 holds, and their sum stays finite.
+    """
+    w = wide(x)
+    return w, (w if x.dtype == torch.float16 else x).to(accumulation_dtype(x.dtype))
+
+
+def transforming() -> bool:
+    """Whether torch.func (vmap, grad) transforms what runs now, outside compiled graphs."""
+    if torch.compiler.is_compiling():
+        return False
+    active: bool = torch._C._are_functorch_transforms_active()
+    return active
+
+
+def readable(x: Tensor) -> bool:
+    """Whether values may be looked at: on a CPU, outside compiled graphs and transforms."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not transforming()
+
+
 def narrow(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Back in ``dtype``, the largest number of which stands for larger ones."""
     top = torch.finfo(dtype).max
@@ -64,7 +87,8 @@ def curvature_of(owner: str, curvature: float | Tensor, like: Tensor) -> Tensor:
         if not torch.compiler.is_compiling():
             check_positive(owner, "curvature", curvature, hint)
         kind = torch.float32 if like.device.type == "mps" else torch.float64
-        return torch.full((), curvature, dtype=kind, device=like.device)
+        # A product, since torch.full would compile one graph for each number.
+        return torch.ones((), dtype=kind, device=like.device) * curvature
     check_floating("curvature", curvature)
     if curvature.ndim:
         raise ValueError(
@@ -72,7 +96,7 @@ def curvature_of(owner: str, curvature: float | Tensor, like: Tensor) -> Tensor:
             f"{tuple(curvature.shape)}. Points of different curvatures are in different spaces: "
             "call once for each."
         )
-    if curvature.device.type == "cpu" and not torch.compiler.is_compiling():
+    if readable(curvature):
         check_positive(owner, "curvature", float(curvature.detach()), hint)
     return wide(curvature).to(like.device)
 
@@ -95,6 +119,24 @@ def check_vectors(
             )
 
 
+def check_parameters(owner: str, x: Tensor, **parameters: Tensor | None) -> None:
+    """Raise unless parameters are floating, and of the dtype of ``x`` but under autocast."""
+    for name, parameter in parameters.items():
+        if parameter is None:
+            continue
+        check_floating(name, parameter)
+        if parameter.dtype != x.dtype and not _under_autocast(x):
+            raise TypeError(
+                f"{owner}: expected {name} of the dtype of the points, {x.dtype}, got "
+                f"{parameter.dtype}. Use module.to(points.dtype), or points.to({name}.dtype)."
+            )
+
+
+def _under_autocast(x: Tensor) -> bool:
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
 def check_matrices(**x: Tensor) -> None:
     """Raise unless all are rows, (n, d), of one dtype and width."""
     check_vectors("", **x)
@@ -111,20 +153,23 @@ def per_point(value: float | Tensor) -> float | Tensor:
     return wide(value)[..., None] if isinstance(value, Tensor) and value.ndim else value
 
 
-def point_weights(owner: str, weight: Tensor | None, x: Tensor) -> Tensor:
-    """(*b, n) wide weights."""
+def point_weights(
+    owner: str, weight: Tensor | None, x: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """(*b, n, 1) wide weights, 0 where the mask is False; what stands there is not looked at."""
     if weight is None:
-        return wide(torch.ones_like(x[..., 0]))
+        weight = torch.ones_like(x[..., 0])
     check_floating("weight", weight)
     if weight.ndim == 0 or weight.shape[-1] != x.shape[-2]:
         raise ValueError(
             f"weight: expected shape {tuple(x.shape[:-1])}, one number >= 0 per point, got "
             f"{tuple(weight.shape)}"
         )
-    plain = weight.device.type == "cpu" and not torch.compiler.is_compiling()
-    if plain and (weight.detach() < 0).any():
+    if mask is not None:
+        weight = torch.where(mask, weight, 0.0)
+    if readable(weight) and (weight.detach() < 0).any():
         raise ValueError(
             f"{owner}: weights must be >= 0, got {float(weight.detach().min()):g}. A point pushed "
             "away has no place in a mean; subtract with mobius_add."
         )
-    return wide(weight)
+    return wide(weight)[..., None]

@@ -7,7 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from embedkit.geometry._pairs import doubtful, extended, row_blocks, squared_distances
+from embedkit.geometry._pairs import (
+    doubtful,
+    extended,
+    row_blocks,
+    squared_distances,
+    transformable,
+)
 
 _MOST = 80.0  # of a logarithm of a gradient: finite in float32, like all that is made of it
 
@@ -86,8 +92,9 @@ def haversine_pair_gradients(
         slope = -_log_sinh(2 * r).masked_fill_(r == 0, torch.inf)  # log dr/dq; nothing at 0
         angle = _haversine(u[block], v, left[block], right, doubtful(out.dtype))
         gone = a[block, None] - b
-        radial = (_log_sinh(gone) + slope - math.log(2)).exp() * gone.sign() * g
-        turn = (log_a[block, None] + log_b + slope + angle.log()).exp() * g
+        # both are 1/2 at most; rounding of radii of 1e17 and more could make them anything
+        radial = (_log_sinh(gone) + slope - math.log(2)).clamp_(max=0).exp() * gone.sign() * g
+        turn = (log_a[block, None] + log_b + slope + angle.log()).clamp_(max=0).exp() * g
         to_a[block] = (radial + turn * coth_a[block, None]).sum(1)
         to_b += (turn * coth_b - radial).sum(0)
         cosine = 1 - 2 * angle
@@ -106,12 +113,15 @@ def _(
     return torch.empty_like(x), torch.empty_like(y), torch.empty_like(a), torch.empty_like(b)
 
 
+_gradients = transformable(haversine_pair_gradients)
+
+
 def _setup(ctx, inputs, output):  # type: ignore[no-untyped-def]
     ctx.save_for_backward(output, *inputs[:-1])
 
 
 def _backward(ctx, gradient):  # type: ignore[no-untyped-def]
-    return (*haversine_pair_gradients(gradient, *ctx.saved_tensors), None, None)
+    return (*_gradients(gradient, *ctx.saved_tensors), None, None)
 
 
-haversine_pairs.register_autograd(_backward, setup_context=_setup)
+haversine_distances = transformable(haversine_pairs, _setup, _backward)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from embedkit.geometry._curvature import wide
-from embedkit.geometry._scalars import dot
+from embedkit.geometry._scalars import dot, shortened
 
 # The longest space part: its square, and that of what is made of it, is a number of the dtype.
 REACH = {torch.float64: 1e70, torch.float16: 2.0**14}
@@ -29,6 +29,7 @@ def space_and_time(p: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
 def lift(space: Tensor, c: Tensor, dtype: torch.dtype) -> Tensor:
     """Points in ``dtype``, time first; space parts that are too long are cut to their reach."""
     limit = reach(dtype)
+    space, _ = shortened(space, dtype)
     squared = dot(space, space)
     outside = squared > limit**2
     pulled = space * (limit / squared.masked_fill(~outside, 1.0).sqrt())

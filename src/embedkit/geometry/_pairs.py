@@ -1,9 +1,14 @@
 """Squared distances of all pairs without cancellation, a block of rows at a time."""
 
-from collections.abc import Iterator
+# ruff: noqa: ARG001 (autograd names the arguments)
+
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from embedkit.geometry._curvature import transforming
 
 _ENTRIES = 2**18  # pairs of a block on a CPU: what its cache holds; a GPU takes more
 
@@ -48,3 +53,52 @@ def squared_distances(x: Tensor, y: Tensor, left: Tensor, right: Tensor, share: 
             return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square_()
         squared[row, column] = (x[row] - y[column]).square_().sum(1)
     return squared.clamp_(min=0)
+
+
+def _keep_nothing(ctx: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
+    """Of an operator that has no gradient."""
+
+
+def _once(ctx: Any, *gradients: Tensor) -> None:
+    raise RuntimeError(
+        "pairwise and tangent distances have one derivative, got a second backward through them. "
+        "Use distance(x[:, None], y), which has all."
+    )
+
+
+def transformable(
+    operator: Any, setup: Callable[..., None] = _keep_nothing, backward: Callable[..., Any] = _once
+) -> Callable[..., Any]:
+    """An operator and its gradient, under torch.compile and the transforms of torch.func alike.
+
+    Transforms take no gradient that is registered with an operator, but that of a Function; what is
+    batched by vmap runs one by one.
+    """
+    operator.register_autograd(backward, setup_context=setup)
+    operator.register_vmap(_one_by_one(operator))
+    methods = {
+        "generate_vmap_rule": True,
+        "forward": staticmethod(lambda *inputs: operator(*inputs)),
+        "setup_context": staticmethod(setup),
+        "backward": staticmethod(backward),
+    }
+    function: Any = type("Pairs", (torch.autograd.Function,), methods)
+
+    def apply(*inputs: Tensor) -> Any:
+        return (function.apply if transforming() else operator)(*inputs)
+
+    return apply
+
+
+def _one_by_one(operator: Any) -> Callable[..., Any]:
+    def rule(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> Any:
+        results = []
+        for i in range(info.batch_size):
+            each = zip(inputs, in_dims, strict=True)
+            results.append(operator(*(t if d is None else t.select(d, i) for t, d in each)))
+        if isinstance(results[0], Tensor):
+            return torch.stack(results), 0
+        outputs = tuple(torch.stack(each) for each in zip(*results, strict=True))
+        return outputs, (0,) * len(outputs)
+
+    return rule

@@ -18,6 +18,19 @@ def length(x: Tensor) -> Tensor:
     return squared.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
 
 
+def shortened(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | float]:
+    """Wide vectors made from ``dtype``, shorter where squares would overflow, and by what factor.
+
+    That is float64 alone: squares of all others are numbers of the wide dtype. The factor counts
+    as a constant, so gradients are right for what depends on directions only.
+    """
+    if dtype != torch.float64:
+        return x, 1.0
+    size = x.detach().abs().clamp(max=1e290).sum(dim=-1, keepdim=True)
+    factor = (1e130 / size).clamp(max=1.0)
+    return x * factor, factor
+
+
 def _even(q: Tensor, function: Callable[[Tensor], Tensor], series: Sequence[float]) -> Tensor:
     """function(sqrt(q)) / sqrt(q), below 1e-4 by its Taylor series in q."""
     small = q < 1e-4

@@ -29,6 +29,12 @@ def current(curvature: float | nn.Module) -> float | Tensor:
     return curvature
 
 
+def described(text: str = "", **curvatures: float | nn.Module | None) -> str:
+    """``text`` and the curvatures that are numbers; ``print`` shows a Module by itself."""
+    fixed = [f"{name}={c:g}" for name, c in curvatures.items() if isinstance(c, int | float)]
+    return ", ".join([text, *fixed] if text else fixed)
+
+
 class Curvature(nn.Module):
     """A curvature c > 0 that is trained through its logarithm:  c = exp(log_curvature).
 
@@ -46,6 +52,8 @@ class Curvature(nn.Module):
         ValueError: if a number is not > 0, or ``init`` is not from ``minimum`` to ``maximum``.
 
     Source: Desai et al. 2023, Hyperbolic Image-Text Representations (MERU), sec. 3.
+    Differs: only the exponential form; softplus, which others offer, is not needed beside the
+    bounds.
 
     >>> Curvature(0.5)().item()
     0.5...
@@ -82,5 +90,7 @@ class Curvature(nn.Module):
         self.log_curvature.clamp_(math.log(self.minimum), math.log(self.maximum))
 
     def extra_repr(self) -> str:
-        """What was asked for; the space has curvature -c."""
-        return f"init={self.init:g}, minimum={self.minimum:g}, maximum={self.maximum:g}"
+        """What was asked for, and the curvature -c that the space has now."""
+        text = f"init={self.init:g}, minimum={self.minimum:g}, maximum={self.maximum:g}"
+        now = self().detach()
+        return text if now.is_meta else f"{text}, now a space of {-float(now):g}"

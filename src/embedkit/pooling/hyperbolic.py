@@ -7,7 +7,11 @@ from torch import Tensor, nn
 from embedkit._checks import check_at_least, check_choice, check_last_dim, check_positive
 from embedkit._checks import check_tokens as check_points
 from embedkit.geometry import poincare
-from embedkit.geometry.learnable_curvature import check_curvature, current
+from embedkit.geometry._centroid import centroid_of_set
+from embedkit.geometry._curvature import check_parameters, curvature_of, wide
+from embedkit.geometry.learnable_curvature import check_curvature, current, described
+from embedkit.geometry.poincare._ball import points_and_gap
+from embedkit.geometry.poincare.midpoint import back
 from embedkit.ops import accumulation_dtype, masked_softmax, zero_padding
 
 
@@ -39,6 +43,10 @@ class MidpointPool(nn.Module):
         """(b, n, d), an optional bool (b, n) and weights >= 0, (b, n) or (n,), to (b, d)."""
         return poincare.midpoint(points, weight, mask, curvature=current(self.curvature))
 
+    def extra_repr(self) -> str:
+        """A fixed curvature for ``print``."""
+        return described(curvature=self.curvature)
+
 
 def hyperbolic_attention_pool(
     points: Float[Tensor, "b n d"],
@@ -68,7 +76,8 @@ def hyperbolic_attention_pool(
     Raises:
         ValueError: if the curvature or the temperature is not > 0, shapes do not fit, or ``score``
             is unknown.
-        TypeError: if points are not floating, or the mask is not bool.
+        TypeError: if points are not floating, the query is of another dtype (but under autocast),
+            or the mask is not bool.
 
     Source: Gulcehre et al. 2019, Hyperbolic Attention Networks, sec. 3.1 and 3.2.
     Differs: points of the ball instead of the hyperboloid, where the mean is the same point; one
@@ -78,15 +87,18 @@ def hyperbolic_attention_pool(
     check_last_dim("points", points, query.shape[-1], "A pool fits one width.")
     check_choice("hyperbolic_attention_pool", "score", score, ("distance", "tangent"))
     check_positive("hyperbolic_attention_pool", "temperature", temperature)
-    kind = accumulation_dtype(points.dtype)
-    x, q = zero_padding(points, mask).to(kind), query.to(kind)
+    check_parameters("hyperbolic_attention_pool", points, query=query)
+    c = curvature_of("hyperbolic_attention_pool", curvature, points)
+    # widened once, so that gradients of all uses meet before they are cut to float16
+    a, gap = points_and_gap(zero_padding(points, mask), c)
     if score == "distance":
-        place = poincare.expmap0(q, curvature=curvature)
-        scores = -poincare.distance(x, place, curvature=curvature)
+        place = poincare.expmap0(wide(query), curvature=c)
+        scores = -poincare.distance(a, place, curvature=c)
     else:
-        scores = (poincare.logmap0(x, curvature=curvature) * q).sum(dim=-1)
-    weight = masked_softmax(scores / temperature, mask)
-    return poincare.midpoint(points, weight, mask, curvature=curvature)
+        scores = (poincare.logmap0(a, curvature=c) * wide(query)).sum(dim=-1)
+    kind = accumulation_dtype(points.dtype)
+    weight = wide(masked_softmax(scores.to(kind) / temperature, mask))[..., None]
+    return back(centroid_of_set(2 * a / gap, weight, c), c, points.dtype)
 
 
 class HyperbolicAttentionPool(nn.Module):
@@ -141,4 +153,5 @@ class HyperbolicAttentionPool(nn.Module):
 
     def extra_repr(self) -> str:
         """Settings for ``print``."""
-        return f"dim={self.query.numel()}, score={self.score!r}, temperature={self.temperature:g}"
+        text = f"dim={self.query.numel()}, score={self.score!r}, temperature={self.temperature:g}"
+        return described(text, curvature=self.curvature)

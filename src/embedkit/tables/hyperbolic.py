@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from embedkit.geometry import poincare
-from embedkit.geometry.learnable_curvature import check_curvature, current
+from embedkit.geometry.learnable_curvature import check_curvature, current, described
 
 
 class HyperbolicEmbedding(nn.Module):
@@ -47,3 +47,7 @@ class HyperbolicEmbedding(nn.Module):
     def forward(self, *ids: Tensor) -> Tensor:
         """What the table takes (ids, and offsets where it has them) to points (..., d)."""
         return poincare.expmap0(self.table(*ids), curvature=current(self.curvature))
+
+    def extra_repr(self) -> str:
+        """A fixed curvature for ``print``."""
+        return described(curvature=self.curvature)

@@ -97,6 +97,16 @@ def test_far_points_keep_their_digits():
         torch.testing.assert_close(got, torch.tensor([near + far]))
 
 
+@pytest.mark.parametrize("size", [1e100, 1e200, 1e300])
+def test_huge_vectors_end_at_the_reach(size):
+    u = torch.tensor([[3.0, -4.0]]).double()
+    want = L.project(torch.tensor([[0.0, 0.6e70, -0.8e70]], dtype=torch.float64))
+    huge = torch.cat([u[:, :1], u * size], dim=1)
+    origin = torch.tensor([[1.0, 0.0, 0.0]]).double()
+    for got in (L.expmap0(u * size), L.project(huge), L.expmap(origin, huge)):
+        torch.testing.assert_close(got, want)
+
+
 @pytest.mark.parametrize(("dtype", "c"), EVERY)
 @pytest.mark.parametrize("pair", ["same", "opposite", "other"])
 def test_never_off_the_hyperboloid_never_nan_at_any_radius(dtype, c, pair):

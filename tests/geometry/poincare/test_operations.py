@@ -4,11 +4,12 @@ import importlib
 
 import pytest
 import torch
-from geometry.spaces import EVERY, ball, tangents
+from geometry.spaces import EVERY, ball, directions, tangents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedkit.geometry import poincare as P
+from embedkit.geometry._curvature import edge_margin
 
 X, Y = torch.tensor([0.3, 0.1]).double(), torch.tensor([-0.2, 0.4]).double()
 V = torch.tensor([0.1, -0.2]).double()
@@ -232,6 +233,34 @@ def test_never_outside_never_nan_at_any_radius(dtype, c, pair):
             assert gradient is None or gradient.isfinite().all(), name
 
 
+@pytest.mark.parametrize(("dtype", "c"), EVERY)
+@pytest.mark.parametrize("times", [1.05, 3.0, 1e3])
+def test_points_outside_count_as_project_leaves_them(dtype, c, times):
+    v = tangents(c, dtype, radii=[0.1, 1.0, 3.0])
+    x = (directions((6, 4), seed=1) * times / c**0.5).to(dtype)
+    x[1] = P.expmap0(v, curvature=c)[1]
+    y = P.expmap0(v, curvature=c)
+    # project, but without rounding to the dtype
+    kept = P.project(x.double(), curvature=c, margin=edge_margin(dtype))
+    # 1e-13 from the edge float64 itself has three digits of 1 - c |x|^2
+    near = {torch.float64: 3e-3, torch.float32: 1e-5}.get(dtype, 4 * torch.finfo(dtype).eps)
+    for given_, want_ in (((x, y), (kept, y.double())), ((y, x), (y.double(), kept))):
+        results = zip(_operations(*given_, v, c), _operations(*want_, v.double(), c), strict=True)
+        for (name, got, point), (_, want, _) in results:
+            if name in ("project", "tangent_distance"):
+                continue  # they take other vectors
+            if point:  # results end where their dtype does
+                want = P.project(want.to(dtype), curvature=c)
+            size = c**-0.5 if point else float(want.abs().max())
+            torch.testing.assert_close(
+                got.double(),
+                want.double(),
+                rtol=near,
+                atol=near * size,
+                msg=lambda m, n=name: n + m,
+            )
+
+
 def test_gradients_match_finite_differences():
     x, y, v = ball(3, 3), ball(3, 3, seed=5), ball(3, 3, seed=7)
     names = [name for name, _, _ in _operations(x, y, v, 1.0)]
@@ -291,6 +320,59 @@ def test_one_kernel():
     torch.testing.assert_close(
         a, torch.autograd.grad(some(x, y, curvature).sum(), (x, y, curvature))
     )
+
+
+@pytest.mark.compile
+def test_a_number_that_changes_makes_no_graph_for_each_value():
+    count = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(P.distance, fullgraph=True, backend=count)
+    x, y = ball(4, 3, seed=1), ball(4, 3, seed=2)
+    for i in range(12):
+        c = 0.5 + i / 40
+        torch.testing.assert_close(compiled(x, y, curvature=c), P.distance(x, y, curvature=c))
+    assert count.frame_count <= 2
+
+
+def test_transforms_of_torch_func():
+    x, y, v = (ball(4, 3, seed=i).requires_grad_() for i in range(3))
+    c = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    for i, (name, result, _) in enumerate(_operations(x, y, v, c)):
+
+        def call(*inputs, i=i):
+            return _operations(*inputs)[i][1].sum()
+
+        want = torch.autograd.grad(result.sum(), (x, y, v, c), materialize_grads=True)
+        inputs = [t.detach() for t in (x, y, v, c)]
+        got = torch.func.grad(call, argnums=(0, 1, 2, 3))(*inputs)
+        torch.testing.assert_close(got, want, msg=lambda m, n=name: f"{n}: {m}")
+        stacked = [torch.stack([t, t / 2]) for t in inputs]
+        both = torch.func.vmap(call)(*stacked)
+        one = [call(*(t[j] for t in stacked)) for j in range(2)]
+        torch.testing.assert_close(both, torch.stack(one), msg=lambda m, n=name: f"{n}: {m}")
+    points, weight = x.detach().expand(2, 4, 3), torch.rand(2, 4).double()
+    got = torch.func.vmap(P.midpoint)(points, weight)
+    torch.testing.assert_close(got, P.midpoint(points, weight))
+
+
+@pytest.mark.parametrize("size", [1e100, 1e160, 1e200, 1e300])
+def test_huge_vectors_go_to_the_edge(size):
+    v = torch.tensor([[3.0, -4.0], [1e-3, 0.0]]).double() * size
+    at_edge = P.project(v / size * 1e9)
+    start = ball(2, 2)
+    for got in (P.expmap0(v), P.project(v), P.mobius_scalar_mul(size, at_edge)):
+        torch.testing.assert_close(got, at_edge)
+    P.check_inside(P.expmap(start, v))
+    assert P.distance_to_origin(P.expmap(start, v)).min() > 25
+    want = P.distance(at_edge, start)
+    torch.testing.assert_close(P.distance(v, start), want, rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        P.distance_to_hyperplane(start, start.flip(0), v),
+        P.distance_to_hyperplane(start, start.flip(0), v / size),
+    )
+    v.requires_grad_()
+    (gradient,) = torch.autograd.grad(P.expmap0(v)[0, 0], v)
+    assert gradient[0].abs().min() > 0
+    torch.testing.assert_close(gradient[0, 0] * 3 - gradient[0, 1] * 4, torch.tensor(0.0).double())
 
 
 def test_empty_and_one_dimensional():

@@ -85,19 +85,51 @@ def test_float64_is_right_where_others_saturate(c):
 
 def test_tangent_distance_has_no_edge():
     one, two = torch.tensor([[1.0, 0]]), torch.tensor([[0.0, 1.0]])
-    for radius in (40.0, 1e4, 1e30):
+    one, two = one.double(), two.double()
+    for radius in (40.0, 1e4, 1e30, 1e200):
         along = P.tangent_distance(one * radius, one * radius * 1.5)
-        torch.testing.assert_close(along, torch.tensor([[radius]]))
+        torch.testing.assert_close(along, torch.tensor([[radius]], dtype=torch.float64))
         # a right triangle: cosh d = cosh a cosh b
         across = P.tangent_distance(one * radius, two * radius)
-        torch.testing.assert_close(across, torch.tensor([[4 * radius - 0.6931472]]))
+        want = torch.tensor([[4 * radius - 0.6931472]], dtype=torch.float64)
+        torch.testing.assert_close(across, want)
         assert P.tangent_distance(one * radius, one * radius) == 0
+        u = (one * radius).requires_grad_()
+        (gradient,) = torch.autograd.grad(P.tangent_distance(u, two * radius).sum(), u)
+        assert gradient.isfinite().all()
 
 
 def test_the_gradient_at_the_origin_is_that_of_a_smooth_function():
     u = torch.zeros(1, 2).double().requires_grad_()
     P.tangent_distance(u, torch.tensor([[3.0, 4.0]]).double()).backward()
     torch.testing.assert_close(u.grad, torch.tensor([[-1.2, -1.6]]).double())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_subnormal_differences_have_finite_gradients(dtype):
+    size = {torch.float64: 1e-310}.get(dtype, 1e-39)
+    x = torch.full((1, 2), size, dtype=dtype, requires_grad=True)
+    y = torch.tensor([[0.0, 0.0], [0.3, 0.1]], dtype=dtype)
+    for c in (1e-3, 1.0, 1e3):
+        distance = P.pairwise_distance(x, P.project(y, curvature=c), curvature=c)
+        (gradient,) = torch.autograd.grad(distance.sum(), x)
+        assert gradient.isfinite().all()
+
+
+def test_second_derivatives_are_refused():
+    x, y = ball(3, 2).requires_grad_(), ball(4, 2, seed=1)
+    for call in (P.pairwise_distance, P.tangent_distance):
+        (gradient,) = torch.autograd.grad(call(x, y).sum(), x, create_graph=True)
+        with pytest.raises(RuntimeError, match="have one derivative"):
+            gradient.sum().backward()
+
+
+def test_jacobians_and_batches_of_torch_func():
+    x, y = ball(6, 2).reshape(2, 3, 2), ball(4, 2, seed=1)
+    for call in (P.pairwise_distance, P.tangent_distance):
+        got = torch.func.vmap(torch.func.jacrev(call), in_dims=(0, None))(x, y)
+        want = [torch.autograd.functional.jacobian(lambda t, f=call: f(t, y), each) for each in x]
+        torch.testing.assert_close(got, torch.stack(want))
 
 
 def test_many_near_duplicates_take_the_other_path():

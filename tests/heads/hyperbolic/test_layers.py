@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 import torch
-from geometry.spaces import EVERY, ball, tangents
+from geometry.spaces import EVERY, ball, directions, tangents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -161,7 +161,9 @@ def test_identities_at_the_start():
     torch.testing.assert_close(padded, torch.cat([x, torch.zeros(5, 2)], 1), atol=1e-6, rtol=1e-5)
     variance = PoincareLinear(200, 100).weight.var().item()
     assert variance == pytest.approx(1 / (2 * 200 * 100), rel=0.05)
-    assert HyperbolicMLR(100, 200).weight.var().item() == pytest.approx(1 / 100, rel=0.05)
+    for c in (0.01, 1.0, 30.0):
+        for layer in (HyperbolicMLR(100, 200, curvature=v) for v in (c, Curvature(c))):
+            assert layer.weight.var().item() == pytest.approx(1 / (100 * c), rel=0.05)
 
 
 def test_activation_moves_between_curvatures():
@@ -169,6 +171,52 @@ def test_activation_moves_between_curvatures():
     got = HyperbolicActivation(torch.tanh, 0.5, curvature_out=2.0)(x)
     want = poincare.expmap0(poincare.logmap0(x, curvature=0.5).tanh(), curvature=2.0)
     torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_activation_may_have_parameters_of_the_dtype(dtype):
+    x = ball(5, 4, dtype=dtype)
+    layer = HyperbolicActivation(nn.PReLU(init=0.1))
+    got = layer.to(dtype)(x)
+    assert got.dtype == dtype
+    torch.testing.assert_close(got.float(), layer.float()(x.float()), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("call", [hyperbolic_logits, poincare_linear, mobius_linear])
+@pytest.mark.parametrize("c", [1.0, 37.0, 1e3])
+def test_float16_gradients_at_the_edge_end_at_its_largest_number(call, c):
+    x = poincare.project(100 * directions((20, 5), dtype=torch.float16), curvature=c)
+    x.requires_grad_()
+    weight = torch.randn(4, 5).half() * 100
+    result = call(x, weight, torch.randn(4).half() * 5, curvature=c)
+    (gradient,) = torch.autograd.grad(result.double().sum(), x)
+    assert gradient.isfinite().all()
+    if call is hyperbolic_logits:
+        assert gradient.abs().max() == torch.finfo(torch.float16).max
+
+
+@pytest.mark.parametrize("times", [1.05, 30.0])
+def test_points_outside_count_as_project_leaves_them(times):
+    x = times * directions((6, 4))
+    kept = poincare.project(x)
+    inputs = zip(_layers(x, 1.0), _layers(kept, 1.0), strict=True)
+    for (name, got, _, _), (_, want, _, _) in inputs:
+        # so near the edge float64 has three digits of 1 - c |x|^2
+        torch.testing.assert_close(got, want, rtol=3e-3, atol=3e-3, msg=lambda m, n=name: n + m)
+
+
+def test_print_shows_a_fixed_curvature():
+    for layer in (
+        ExpMap0(3.0),
+        LogMap0(3.0),
+        HyperbolicMLR(4, 2, curvature=3.0),
+        BlockDiagonalMobius(4, 2, 3.0),
+        MobiusLinear(4, 2, curvature=3.0),
+        PoincareLinear(4, 2, curvature=3.0),
+        HyperbolicActivation(nn.ReLU(), 3.0, 3.0),
+    ):
+        assert "curvature=3" in repr(layer)
+    assert repr(ExpMap0(Curvature(2.0))).count("curvature=") == 0
 
 
 def test_small_curvature_is_flat():
@@ -263,6 +311,24 @@ def test_fermi_dirac_falls_from_one_to_zero():
         torch.tensor([torch.tensor(4.0).sigmoid(), 0.5, 0.0]),
     )
     assert fermi_dirac(distance.half()).dtype == torch.float16
+
+
+def test_parameters_of_another_dtype_are_refused_but_under_autocast():
+    x = ball(2, 4, dtype=torch.float32)
+    layers = [MobiusLinear(4, 2), PoincareLinear(4, 2), HyperbolicMLR(4, 2)]
+    layers.append(BlockDiagonalMobius(4, 2))
+    for layer in layers:
+        assert layer(x).dtype == x.dtype
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer(x.bfloat16()).dtype == torch.bfloat16
+        with pytest.raises(
+            TypeError, match=r"of the dtype of the points, torch.float32, got torch."
+        ):
+            layer.double()(x)
+    with pytest.raises(
+        TypeError, match=r"mobius_linear: expected bias of the dtype .* torch.float16"
+    ):
+        mobius_linear(x, torch.rand(2, 4), torch.rand(2).half())
 
 
 @pytest.mark.wording

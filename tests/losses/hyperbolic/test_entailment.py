@@ -62,7 +62,7 @@ def test_equal_points_the_origin_and_half_precision_are_finite():
     ("change", "error", "words"),
     [
         ({"child": CHILD[:2]}, ValueError, r"expected equal shapes, got parent \(3, 3\), child"),
-        ({"child": CHILD.float()}, TypeError, "q: expected the dtype of p, torch.float64"),
+        ({"child": CHILD.float()}, TypeError, "child: expected the dtype of parent, torch.float64"),
         ({"positive": torch.ones(3)}, TypeError, r"positive: expected bool \(True is a pair\)"),
         ({"positive": torch.ones(2).bool()}, ValueError, r"positive: expected shape \(3,\)"),
         ({"min_radius": 0.0}, ValueError, "entailment_cone: min_radius must be > 0, got 0"),
@@ -79,3 +79,12 @@ def test_bad_arguments_are_explained(change, error, words):
 def test_settings_are_checked_when_made():
     with pytest.raises(ValueError, match="EntailmentConeLoss: min_radius must be > 0, got -1"):
         EntailmentConeLoss(min_radius=-1.0)
+
+
+@pytest.mark.parametrize("c", [1.0, 1e3])
+def test_float16_gradients_stay_finite(c):
+    parent = lorentz.expmap0(torch.tensor([[1e-6, 0.0]]).half(), curvature=c).requires_grad_()
+    child = lorentz.expmap0(torch.tensor([[0.0, 1e-6]]).half(), curvature=c).requires_grad_()
+    loss = entailment_cone(parent, child, curvature=c)
+    for gradient in torch.autograd.grad(loss, (parent, child)):
+        assert gradient.isfinite().all()

@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from embedkit.geometry._curvature import check_matrices, check_vectors, curvature_of, narrow, wide
-from embedkit.geometry._haversine import haversine_pairs
+from embedkit.geometry._haversine import haversine_distances
 from embedkit.geometry._hyperboloid import space_and_time, squared_chord
 from embedkit.geometry._scalars import asinh_root, length
 from embedkit.ops import accumulation_dtype
@@ -58,5 +58,5 @@ def pairwise_distance(
     like = p.new_empty(0, dtype=accumulation_dtype(p.dtype))
     radius_a, radius_b = (root * length(a)[:, 0]).asinh(), (root * length(b)[:, 0]).asinh()
     return narrow(
-        2 * haversine_pairs(a, b, radius_a, radius_b, root.detach(), like) / root, p.dtype
+        2 * haversine_distances(a, b, radius_a, radius_b, root.detach(), like) / root, p.dtype
     )

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from embedkit.geometry._curvature import check_vectors, curvature_of, narrow, wide
 from embedkit.geometry._hyperboloid import lift, remainder, space_and_time, squared_chord
-from embedkit.geometry._scalars import asinhc, dot, sinhc
+from embedkit.geometry._scalars import asinhc, dot, shortened, sinhc
 
 _FARTHEST = 170.0  # sqrt(c) times the length of a step: beyond it lies the reach of every dtype
 
@@ -47,7 +47,7 @@ def expmap0(
     """
     check_vectors(u=u)
     c = curvature_of("lorentz.expmap0", curvature, u)
-    tangent = wide(u)
+    tangent, _ = shortened(wide(u), u.dtype)
     return lift(tangent * _step(c * dot(tangent, tangent))[1], c, u.dtype)
 
 
@@ -86,7 +86,8 @@ def expmap(
     """
     check_vectors(p=p, u=u)
     c = curvature_of("lorentz.expmap", curvature, p)
-    (space, time), tangent = space_and_time(p, c), wide(u[..., 1:])
+    space, time = space_and_time(p, c)
+    tangent, _ = shortened(wide(u[..., 1:]), u.dtype)
     squared = (dot(tangent, tangent) / c + remainder(tangent, space)) / time.square()
     cosh, sinh = _step(c * squared)
     return lift(cosh * space + sinh * tangent, c, p.dtype)

@@ -4,9 +4,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from embedkit._checks import check_mask
-from embedkit.geometry._curvature import check_vectors, curvature_of, point_weights
-from embedkit.geometry._hyperboloid import lift, space_and_time
-from embedkit.geometry._scalars import dot
+from embedkit.geometry._centroid import centroid_of_set
+from embedkit.geometry._curvature import check_vectors, curvature_of, point_weights, wide
+from embedkit.geometry._hyperboloid import lift
 from embedkit.ops import zero_padding
 
 
@@ -28,7 +28,8 @@ def midpoint(
         curvature: c > 0 of a space of curvature -c; a number or a 0-d tensor.
 
     Returns:
-        Points in the dtype of ``p``; the origin (1/s, 0) where no point has weight.
+        Points in the dtype of ``p``, right at any radius; the origin (1/s, 0) where no point has
+        weight.
 
     Raises:
         ValueError: if the curvature is not > 0, shapes do not fit, or a weight is negative (looked
@@ -45,12 +46,6 @@ def midpoint(
         raise ValueError(f"p: expected points (..., n, 1 + d), got shape {tuple(p.shape)}")
     check_mask(mask, p, owner="p", name="mask")
     c = curvature_of("lorentz.midpoint", curvature, p)
-    share = point_weights("lorentz.midpoint", weight, p)
-    if mask is not None:
-        share = share.masked_fill(~mask, 0.0)
-    share = share[..., None]
-    space, time = space_and_time(zero_padding(p, mask), c)
-    total, space, time = share.sum(-2), (share * space).sum(-2), (share * time).sum(-2)
-    least = (total.square() / c).detach().masked_fill(total <= 0, 1.0)
-    root = (time.square() - dot(space, space)).clamp_min(least).sqrt()
-    return lift(space / (c.sqrt() * root), c, p.dtype)
+    share = point_weights("lorentz.midpoint", weight, p, mask)
+    space = wide(zero_padding(p, mask)[..., 1:])
+    return lift(centroid_of_set(space, share, c), c, p.dtype)

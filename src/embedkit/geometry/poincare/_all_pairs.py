@@ -5,7 +5,15 @@
 import torch
 from torch import Tensor
 
-from embedkit.geometry._pairs import doubtful, extended, row_blocks, squared_distances
+from embedkit.geometry._pairs import (
+    doubtful,
+    extended,
+    row_blocks,
+    squared_distances,
+    transformable,
+)
+
+_NEAREST = 2.0**-96  # s times a distance; pairs below count as equal, since its inverse overflows
 
 
 @torch.library.custom_op("embedkit::poincare_pairs", mutates_args=())
@@ -54,7 +62,7 @@ def poincare_pair_gradients(
         p = (d * root.to(d.dtype)).expm1_()
         share = (p + 2).reciprocal_()
         tanh = share.mul(p).mul_(g)
-        weight = share.div_(p).masked_fill_(p == 0, 0.0).mul_(p.add_(1)).mul_(g)
+        weight = share.div_(p).masked_fill_(p < _NEAREST, 0.0).mul_(p.add_(1)).mul_(g)
         weight.mul_(column).mul_(row[block, None])
         sum_x[block] = tanh.sum(1, dtype=of_x.dtype)
         sum_y += tanh.sum(0, dtype=of_y.dtype)
@@ -76,12 +84,15 @@ def _(
     return tuple(torch.empty_like(t) for t in (x, y, of_x, of_y, c))  # type: ignore[return-value]
 
 
+_gradients = transformable(poincare_pair_gradients)
+
+
 def _setup(ctx, inputs, output):  # type: ignore[no-untyped-def]
     ctx.save_for_backward(output, *inputs[:-1])
 
 
 def _backward(ctx, gradient):  # type: ignore[no-untyped-def]
-    return (*poincare_pair_gradients(gradient, *ctx.saved_tensors), None)
+    return (*_gradients(gradient, *ctx.saved_tensors), None)
 
 
-poincare_pairs.register_autograd(_backward, setup_context=_setup)
+poincare_distances = transformable(poincare_pairs, _setup, _backward)

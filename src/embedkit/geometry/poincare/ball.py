@@ -7,7 +7,7 @@ from torch import Tensor
 from embedkit._checks import check_positive
 from embedkit.geometry._curvature import check_vectors, curvature_of, narrow, wide
 from embedkit.geometry._scalars import dot
-from embedkit.geometry.poincare._ball import gap, inside
+from embedkit.geometry.poincare._ball import inside, points_and_gap
 
 
 def project(
@@ -47,8 +47,9 @@ def project(
 def check_inside(x: Float[Tensor, "... d"], *, curvature: float | Tensor = 1.0) -> None:
     """Raise unless every point lies in the ball,  c |x|^2 < 1.
 
-    The other functions do not look at values: points outside are taken as if they lay at the edge.
-    Call this where points come in; it waits for the device and does not compile.
+    The other functions do not look at values: they take points outside as :func:`project` would
+    leave them, at the edge, where they have no radial gradient. Call this where points come in; it
+    waits for the device and does not compile.
 
     Raises:
         ValueError: if points lie outside, or hold NaN or infinity.
@@ -58,7 +59,8 @@ def check_inside(x: Float[Tensor, "... d"], *, curvature: float | Tensor = 1.0) 
     """
     check_vectors(x=x)
     c = curvature_of("poincare.check_inside", curvature, x)
-    squared = c * dot(wide(x), wide(x)).detach()
+    a = wide(x).detach()
+    squared = c * dot(a, a)
     outside = ~(squared < 1)
     if outside.any():
         worst = float(squared.nan_to_num(nan=torch.inf).max().sqrt())
@@ -86,4 +88,4 @@ def conformal_factor(
     """
     check_vectors(x=x)
     c = curvature_of("poincare.conformal_factor", curvature, x)
-    return narrow(2 / gap(wide(x), c, x.dtype)[..., 0], x.dtype)
+    return narrow(2 / points_and_gap(x, c)[1][..., 0], x.dtype)

@@ -3,10 +3,9 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from embedkit.geometry._curvature import check_vectors, curvature_of, wide
+from embedkit.geometry._curvature import check_vectors, curvature_of
 from embedkit.geometry._hyperboloid import lift, space_and_time
-from embedkit.geometry._scalars import dot
-from embedkit.geometry.poincare._ball import gap, inside
+from embedkit.geometry.poincare._ball import inside, points, points_and_gap
 
 
 def poincare_to_lorentz(
@@ -32,8 +31,8 @@ def poincare_to_lorentz(
     """
     check_vectors(x=x)
     c = curvature_of("poincare.poincare_to_lorentz", curvature, x)
-    a = wide(x)
-    return lift(2 * a / gap(a, c, x.dtype), c, x.dtype)
+    a, gap = points_and_gap(x, c)
+    return lift(2 * a / gap, c, x.dtype)
 
 
 def lorentz_to_poincare(
@@ -68,8 +67,8 @@ def poincare_to_klein(
     """
     check_vectors(x=x)
     c = curvature_of("poincare.poincare_to_klein", curvature, x)
-    a = wide(x)
-    return inside(2 * a / (1 + c * dot(a, a)), c, x.dtype)
+    a, squared = points(x, c)
+    return inside(2 * a / (1 + squared), c, x.dtype)
 
 
 def klein_to_poincare(
@@ -81,5 +80,5 @@ def klein_to_poincare(
     """
     check_vectors(k=k)
     c = curvature_of("poincare.klein_to_poincare", curvature, k)
-    a = wide(k)
-    return inside(a / (1 + gap(a, c, k.dtype).sqrt()), c, k.dtype)
+    a, gap = points_and_gap(k, c)
+    return inside(a / (1 + gap.sqrt()), c, k.dtype)

@@ -4,8 +4,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from embedkit.geometry._curvature import check_vectors, curvature_of, narrow, wide
-from embedkit.geometry._scalars import asinh_root, dot, length
-from embedkit.geometry.poincare._ball import gap
+from embedkit.geometry._scalars import asinh_root, dot, length, shortened
+from embedkit.geometry.poincare._ball import floor, points, points_and_gap
 
 
 def distance(
@@ -37,10 +37,10 @@ def distance(
     """
     check_vectors(x=x, y=y)
     c = curvature_of("poincare.distance", curvature, x)
-    a, b = wide(x), wide(y)
+    (a, of_x), (b, of_y) = points_and_gap(x, c), points_and_gap(y, c)
     offset = a - b
-    product = gap(a, c, x.dtype) * gap(b, c, x.dtype)
-    return narrow(2 * asinh_root(c * dot(offset, offset) / product)[..., 0] / c.sqrt(), x.dtype)
+    squared = c * dot(offset, offset) / (of_x * of_y)
+    return narrow(2 * asinh_root(squared)[..., 0] / c.sqrt(), x.dtype)
 
 
 def distance_to_origin(
@@ -52,8 +52,8 @@ def distance_to_origin(
     """
     check_vectors(x=x)
     c = curvature_of("poincare.distance_to_origin", curvature, x)
-    a = wide(x)
-    return narrow(2 * asinh_root(c * dot(a, a) / gap(a, c, x.dtype))[..., 0] / c.sqrt(), x.dtype)
+    _, squared = points(x, c)
+    return narrow(2 * asinh_root(squared / floor(1 - squared, x.dtype))[..., 0] / c.sqrt(), x.dtype)
 
 
 def distance_to_hyperplane(
@@ -82,10 +82,10 @@ def distance_to_hyperplane(
     """
     check_vectors(x=x, point=point, normal=normal)
     c = curvature_of("poincare.distance_to_hyperplane", curvature, x)
-    a, p, n = wide(x), wide(point), wide(normal)
+    (a, of_x), (p, of_p) = points_and_gap(x, c), points_and_gap(point, c)
+    n, _ = shortened(wide(normal), normal.dtype)
     size = length(n)
     n = n / size.masked_fill(size == 0, 1.0)
-    of_x, of_p = gap(a, c, x.dtype), gap(p, c, x.dtype)
     offset = a - p
     along = of_p * dot(offset, n) - c * dot(offset, offset) * dot(p, n)
     return narrow((2 * c.sqrt() * along / (of_x * of_p)).asinh()[..., 0] / c.sqrt(), x.dtype)

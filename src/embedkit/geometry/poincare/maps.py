@@ -1,11 +1,12 @@
 """From tangent vectors to points and back, along shortest paths."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from embedkit.geometry._curvature import check_vectors, curvature_of, narrow, per_point, wide
-from embedkit.geometry._scalars import asinhc, atanhc, dot, tanhc
-from embedkit.geometry.poincare._ball import add, gap, inside, log0_factor
+from embedkit.geometry._scalars import asinhc, dot, sinhc
+from embedkit.geometry.poincare._ball import add, exp0, gap, inside, log0, points_and_gap
 from embedkit.geometry.poincare.mobius import rotate
 
 
@@ -35,8 +36,7 @@ def expmap0(
     """
     check_vectors(v=v)
     c = curvature_of("poincare.expmap0", curvature, v)
-    tangent = wide(v)
-    return inside(tangent * tanhc(c * dot(tangent, tangent)), c, v.dtype)
+    return inside(exp0(wide(v), c, v.dtype), c, v.dtype)
 
 
 def logmap0(
@@ -51,7 +51,7 @@ def logmap0(
     """
     check_vectors(y=y)
     c = curvature_of("poincare.logmap0", curvature, y)
-    return narrow(wide(y) * log0_factor(y, c, y.dtype), y.dtype)
+    return narrow(log0(y, c), y.dtype)
 
 
 def expmap(
@@ -77,11 +77,8 @@ def expmap(
     """
     check_vectors(x=x, v=v)
     c = curvature_of("poincare.expmap", curvature, x)
-    start, tangent = wide(x), wide(v)
-    of_x = gap(start, c, x.dtype)
-    scaled = tangent / of_x
-    step = scaled * tanhc(c * dot(scaled, scaled))
-    return inside(add(start, step, of_x, gap(step, c, step.dtype), c), c, x.dtype)
+    a, of_x = points_and_gap(x, c)
+    return inside(_exp(a, wide(v), of_x, c, x.dtype), c, x.dtype)
 
 
 def logmap(
@@ -102,13 +99,8 @@ def logmap(
     """
     check_vectors(x=x, y=y)
     c = curvature_of("poincare.logmap", curvature, x)
-    a, b = wide(x), wide(y)
-    of_x, of_y = gap(a, c, x.dtype), gap(b, c, x.dtype)
-    offset = b - a
-    squared, product = c * dot(offset, offset), of_x * of_y
-    direction = of_x * offset - squared * a  # |.|^2 = |offset|^2 (squared + product)
-    factor = asinhc(squared / product) * (of_x / of_y / (squared + product)).sqrt()
-    return narrow(direction * factor, x.dtype)
+    (a, of_x), (b, of_y) = points_and_gap(x, c), points_and_gap(y, c)
+    return narrow(_log(a, b, of_x, of_y, c), x.dtype)
 
 
 def geodesic(
@@ -131,18 +123,33 @@ def geodesic(
         Points inside the ball, in the dtype of ``x``. Errors as for :func:`expmap`.
 
     Source: Ganea et al. 2018, Hyperbolic Neural Networks, eq. 11.
+    Differs: computed as the mean of both points of the hyperboloid with weights sinh((1 - t) d s)
+    and sinh(t d s), which ends at ``y`` however far apart both are; outside of [0, 1] as a step
+    from the nearer end.
 
     >>> geodesic(0.5, torch.tensor([0.3, 0.1]), torch.tensor([-0.2, 0.4]))
     tensor([0.0324, 0.2374])
     """
     check_vectors(x=x, y=y)
     c = curvature_of("poincare.geodesic", curvature, x)
-    a, b = wide(x), wide(y)
-    of_x, of_y = gap(a, c, x.dtype), gap(b, c, x.dtype)
-    there = inside(add(-a, b, of_x, of_y, c), c, a.dtype)
-    tangent = there * atanhc(c * dot(there, there)) * per_point(t)
-    step = tangent * tanhc(c * dot(tangent, tangent))
-    return inside(add(a, step, of_x, gap(step, c, step.dtype), c), c, x.dtype)
+    (a, of_x), (b, of_y) = points_and_gap(x, c), points_and_gap(y, c)
+    share = per_point(t) * torch.ones_like(of_x)
+    between = share.clamp(0, 1)
+    # on the way: the points of the hyperboloid, weighted by sinh, none of which is negative
+    offset = a - b
+    squared = c * dot(offset, offset) / (of_x * of_y)
+    apart = 4 * squared * asinhc(squared).square()  # c d^2
+    whole = sinhc(apart)
+    of_a = (1 - between) * sinhc((1 - between).square() * apart) / whole * of_y
+    of_b = between * sinhc(between.square() * apart) / whole * of_x
+    below = of_x * of_y + of_a * (2 - of_x) + of_b * (2 - of_y)
+    on_the_way = 2 * (of_a * a + of_b * b) / below
+    # beyond: a step from the nearer end, away from the other one
+    before, beyond = share < 0, share - between
+    a, b = torch.where(before, a, b), torch.where(before, b, a)
+    of_x, of_y = torch.where(before, of_x, of_y), torch.where(before, of_y, of_x)
+    step = _exp(a, -beyond.abs() * _log(a, b, of_x, of_y, c), of_x, c, x.dtype)
+    return inside(torch.where(beyond == 0, on_the_way, step), c, x.dtype)
 
 
 def parallel_transport(
@@ -171,6 +178,19 @@ def parallel_transport(
     """
     check_vectors(x=x, y=y, v=v)
     c = curvature_of("poincare.parallel_transport", curvature, x)
-    a, b = wide(x), wide(y)
-    of_x, of_y = gap(a, c, x.dtype), gap(b, c, x.dtype)
+    (a, of_x), (b, of_y) = points_and_gap(x, c), points_and_gap(y, c)
     return narrow(rotate(b, -a, wide(v), of_y, of_x, c) * (of_y / of_x), x.dtype)
+
+
+def _exp(x: Tensor, v: Tensor, of_x: Tensor, c: Tensor, dtype: torch.dtype) -> Tensor:
+    """exp_x(v) of wide points with their gap, made from ``dtype``."""
+    step = exp0(v / of_x, c, dtype)
+    return add(x, step, of_x, gap(step, c, step.dtype), c)
+
+
+def _log(x: Tensor, y: Tensor, of_x: Tensor, of_y: Tensor, c: Tensor) -> Tensor:
+    """log_x(y) of wide points with their gaps."""
+    offset = y - x
+    squared, product = c * dot(offset, offset), of_x * of_y
+    direction = of_x * offset - squared * x  # |.|^2 = |offset|^2 (squared + product)
+    return direction * asinhc(squared / product) * (of_x / of_y / (squared + product)).sqrt()

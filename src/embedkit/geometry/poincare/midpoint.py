@@ -5,10 +5,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from embedkit._checks import check_mask
-from embedkit.geometry._curvature import check_vectors, curvature_of, point_weights, wide
+from embedkit.geometry._centroid import centroid_of_segments, centroid_of_set
+from embedkit.geometry._curvature import check_vectors, curvature_of, point_weights
 from embedkit.geometry._scalars import dot
-from embedkit.geometry.poincare._ball import gap, inside
-from embedkit.ops import segment_mean, zero_padding
+from embedkit.geometry.poincare._ball import inside, points_and_gap
+from embedkit.ops import zero_padding
 
 
 def midpoint(
@@ -50,11 +51,9 @@ def midpoint(
         raise ValueError(f"x: expected points (..., n, d), got shape {tuple(x.shape)}")
     check_mask(mask, x, owner="x", name="mask")
     c = curvature_of("poincare.midpoint", curvature, x)
-    share = point_weights("poincare.midpoint", weight, x)
-    if mask is not None:
-        share = share.masked_fill(~mask, 0.0)
-    sums = (_moments(wide(zero_padding(x, mask)), c, x.dtype) * share[..., None]).sum(dim=-2)
-    return _middle(sums, c, x.dtype)
+    share = point_weights("poincare.midpoint", weight, x, mask)
+    space = hyperboloid(zero_padding(x, mask), c)
+    return back(centroid_of_set(space, share, c), c, x.dtype)
 
 
 def segment_midpoint(
@@ -89,21 +88,16 @@ def segment_midpoint(
     check_vectors(x=x)
     c = curvature_of("poincare.segment_midpoint", curvature, x)
     share = point_weights("poincare.segment_midpoint", weight, x)
-    moments = _moments(wide(x), c, x.dtype) * share[..., None]
-    return _middle(segment_mean(moments, ids, num_segments), c, x.dtype)
+    middle = centroid_of_segments(hyperboloid(x, c), share, c, ids, num_segments)
+    return back(middle, c, x.dtype)
 
 
-def _moments(x: Tensor, c: Tensor, dtype: torch.dtype) -> Tensor:
-    """(..., d + 2): space and sqrt(c) * time of the hyperboloid's point, and 1 for the weights."""
-    factor = gap(x, c, dtype)
-    return torch.cat([2 * x, 1 + c * dot(x, x), factor], dim=-1) / factor
+def hyperboloid(x: Tensor, c: Tensor) -> Tensor:
+    """Wide space part of the hyperboloid's points."""
+    a, gap = points_and_gap(x, c)
+    return 2 * a / gap
 
 
-def _middle(sums: Tensor, c: Tensor, dtype: torch.dtype) -> Tensor:
-    """space / (time + sqrt(time^2 - c |space|^2)), where the root is no less than the weights."""
-    width = sums.shape[-1] - 2
-    space, time, total = torch.split(sums, [width, 1, 1], dim=-1)
-    none = total <= 0
-    least = total.detach().square().masked_fill(none, 1.0)
-    root = (time.square() - c * dot(space, space)).clamp_min(least).sqrt()
-    return inside(space / (time + root), c, dtype)
+def back(space: Tensor, c: Tensor, dtype: torch.dtype) -> Tensor:
+    """From there to points inside the ball."""
+    return inside(space / (1 + (1 + c * dot(space, space)).sqrt()), c, dtype)

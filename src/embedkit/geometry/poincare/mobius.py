@@ -4,8 +4,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from embedkit.geometry._curvature import check_vectors, curvature_of, narrow, per_point, wide
-from embedkit.geometry._scalars import dot, tanhc
-from embedkit.geometry.poincare._ball import add, gap, inside, log0_factor
+from embedkit.geometry._scalars import dot
+from embedkit.geometry.poincare._ball import add, exp0, inside, log0, points_and_gap
 from embedkit.ops import accumulation_dtype
 from embedkit.ops._precision import full_precision
 
@@ -41,8 +41,8 @@ def mobius_add(
     """
     check_vectors(x=x, y=y)
     c = curvature_of("poincare.mobius_add", curvature, x)
-    a, b = wide(x), wide(y)
-    return inside(add(a, b, gap(a, c, x.dtype), gap(b, c, x.dtype), c), c, x.dtype)
+    (a, of_x), (b, of_y) = points_and_gap(x, c), points_and_gap(y, c)
+    return inside(add(a, b, of_x, of_y, c), c, x.dtype)
 
 
 def mobius_scalar_mul(
@@ -61,7 +61,7 @@ def mobius_scalar_mul(
     """
     check_vectors(x=x)
     c = curvature_of("poincare.mobius_scalar_mul", curvature, x)
-    return _exp0(wide(x) * log0_factor(x, c, x.dtype) * per_point(r), c, x)
+    return _exp0(log0(x, c) * per_point(r), c, x)
 
 
 def mobius_matvec(
@@ -96,7 +96,7 @@ def mobius_matvec(
             "For a factor per coordinate use mobius_pointwise_mul."
         )
     c = curvature_of("poincare.mobius_matvec", curvature, x)
-    tangent = (wide(x) * log0_factor(x, c, x.dtype)).to(accumulation_dtype(x.dtype))
+    tangent = log0(x, c).to(accumulation_dtype(x.dtype))
     with full_precision(x):
         weight = matrix.to(tangent.dtype)
         moved = tangent @ weight.mT if matrix.ndim == 2 else (weight @ tangent[..., None])[..., 0]
@@ -112,7 +112,7 @@ def mobius_pointwise_mul(
     """
     check_vectors("One factor per coordinate.", w=w, x=x)
     c = curvature_of("poincare.mobius_pointwise_mul", curvature, x)
-    return _exp0(wide(x) * log0_factor(x, c, x.dtype) * wide(w), c, x)
+    return _exp0(log0(x, c) * wide(w), c, x)
 
 
 def gyration(
@@ -143,8 +143,8 @@ def gyration(
     """
     check_vectors(u=u, v=v, w=w)
     c = curvature_of("poincare.gyration", curvature, u)
-    a, b = wide(u), wide(v)
-    return narrow(rotate(a, b, wide(w), gap(a, c, u.dtype), gap(b, c, u.dtype), c), u.dtype)
+    (a, of_u), (b, of_v) = points_and_gap(u, c), points_and_gap(v, c)
+    return narrow(rotate(a, b, wide(w), of_u, of_v, c), u.dtype)
 
 
 def rotate(u: Tensor, v: Tensor, w: Tensor, of_u: Tensor, of_v: Tensor, c: Tensor) -> Tensor:
@@ -157,4 +157,4 @@ def rotate(u: Tensor, v: Tensor, w: Tensor, of_u: Tensor, of_v: Tensor, c: Tenso
 
 
 def _exp0(v: Tensor, c: Tensor, like: Tensor) -> Tensor:
-    return inside(v * tanhc(c * dot(v, v)), c, like.dtype)
+    return inside(exp0(v, c, like.dtype), c, like.dtype)

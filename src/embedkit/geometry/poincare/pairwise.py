@@ -4,10 +4,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from embedkit.geometry._curvature import check_matrices, curvature_of, narrow, wide
-from embedkit.geometry._haversine import haversine_pairs
-from embedkit.geometry._scalars import length
-from embedkit.geometry.poincare._all_pairs import poincare_pairs
-from embedkit.geometry.poincare._ball import gap
+from embedkit.geometry._haversine import haversine_distances
+from embedkit.geometry._scalars import length, shortened
+from embedkit.geometry.poincare._all_pairs import poincare_distances
+from embedkit.geometry.poincare._ball import points_and_gap
 from embedkit.ops import accumulation_dtype
 
 
@@ -45,10 +45,9 @@ def pairwise_distance(
     """
     check_matrices(x=x, y=y)
     c = curvature_of("poincare.pairwise_distance", curvature, x)
-    a, b = wide(x), wide(y)
+    (a, of_x), (b, of_y) = points_and_gap(x, c), points_and_gap(y, c)
     like = x.new_empty(0, dtype=accumulation_dtype(x.dtype))
-    of_x, of_y = gap(a, c, x.dtype)[:, 0], gap(b, c, x.dtype)[:, 0]
-    result: Tensor = poincare_pairs(a, b, of_x, of_y, c, like)
+    result = poincare_distances(a, b, of_x[:, 0], of_y[:, 0], c, like)
     return narrow(result, x.dtype)
 
 
@@ -80,9 +79,8 @@ def tangent_distance(
     check_matrices(u=u, v=v)
     c = curvature_of("poincare.tangent_distance", curvature, u)
     root = c.sqrt()
-    a, b = wide(u), wide(v)
+    (a, short_a), (b, short_b) = shortened(wide(u), u.dtype), shortened(wide(v), v.dtype)
     like = u.new_empty(0, dtype=accumulation_dtype(u.dtype))
-    result = haversine_pairs(
-        a, b, 2 * root * length(a)[:, 0], 2 * root * length(b)[:, 0], 2 * root.detach(), like
-    )
+    of_a, of_b = (2 * root * length(a) / short_a)[:, 0], (2 * root * length(b) / short_b)[:, 0]
+    result = haversine_distances(a, b, of_a, of_b, 2 * root.detach(), like)
     return narrow(2 * result / root, u.dtype)

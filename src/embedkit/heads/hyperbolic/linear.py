@@ -4,13 +4,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from embedkit._checks import check_at_least, check_choice, check_floating, check_last_dim
-from embedkit.geometry._curvature import check_vectors, curvature_of, edge_margin, wide
+from embedkit._checks import check_at_least, check_choice, check_last_dim
+from embedkit.geometry._curvature import (
+    check_parameters,
+    check_vectors,
+    curvature_of,
+    edge_margin,
+    wide,
+    wide_and_plain,
+)
 from embedkit.geometry._scalars import dot, tanhc
-from embedkit.geometry.learnable_curvature import check_curvature, current
-from embedkit.geometry.poincare._ball import gap, inside, log0_factor
+from embedkit.geometry.learnable_curvature import check_curvature, current, described
+from embedkit.geometry.poincare._ball import entry, exp0, gap, inside, log0_factor
 from embedkit.heads.hyperbolic.regression import signed_scores
-from embedkit.ops import accumulation_dtype
 from embedkit.ops._precision import full_precision
 
 
@@ -39,7 +45,7 @@ def mobius_linear(
 
     Raises:
         ValueError: if the curvature is not > 0, or widths do not fit.
-        TypeError: if arguments are not floating.
+        TypeError: if arguments are not floating, or of several dtypes (but under autocast).
 
     Source: Ganea et al. 2018, Hyperbolic Neural Networks, sec. 3.2; Chami et al. 2019, Hyperbolic
     Graph Convolutional Neural Networks, eq. 5-6.
@@ -49,20 +55,22 @@ def mobius_linear(
     """
     check_vectors(x=x)
     check_last_dim("x", x, weight.shape[-1], "As wide as the rows of weight.")
-    check_floating("weight", weight)
+    check_parameters("mobius_linear", x, weight=weight, bias=bias)
     c = curvature_of("mobius_linear", curvature, x)
-    margin, kind = edge_margin(x.dtype), accumulation_dtype(x.dtype)
+    margin = edge_margin(x.dtype)
+    a, plain = wide_and_plain(x)
     with full_precision(x):
-        product = wide(x.to(kind) @ weight.to(kind).mT)
+        product = wide(plain @ weight.to(plain.dtype).mT)
     # W (x) x = factor * product
-    factor, squared = log0_factor(x, c, x.dtype), dot(product, product)
+    pull, squared = entry(a, c, x.dtype)
+    factor, squared = pull * log0_factor(squared, x.dtype), dot(product, product)
     factor = factor * tanhc(c * factor.square() * squared)
     factor = factor * _pull(factor.square() * squared, c, margin)
     if bias is None:
         return inside(factor * product, c, x.dtype)
     check_last_dim("bias", bias, weight.shape[0], "One number for each row of weight.")
     b = wide(bias)
-    b = inside(b * tanhc(c * dot(b, b)), c, b.dtype, margin)
+    b = inside(exp0(b, c, bias.dtype), c, b.dtype, margin)
     # y (+) b as in geometry.poincare, with y = factor * product
     size = factor.square() * squared
     of_y, of_b = (1 - c * size).clamp(min=torch.finfo(x.dtype).eps), gap(b, c, x.dtype)
@@ -102,14 +110,16 @@ def poincare_linear(
 
     Raises:
         ValueError: if the curvature is not > 0, or widths do not fit.
-        TypeError: if arguments are not floating.
+        TypeError: if arguments are not floating, or of several dtypes (but under autocast).
 
     Source: Shimizu et al. 2021, Hyperbolic Neural Networks++, sec. 3.2, eq. 7.
     Differs: s v_k ends at 300 in absolute value, where sinh has left every dtype's ball.
     """
     c = curvature_of("poincare_linear", curvature, x)
     root = c.sqrt()
-    w = (signed_scores(x, weight, offset, c) * root).clamp(-300, 300).sinh() / root
+    w = (signed_scores("poincare_linear", x, weight, offset, c) * root).clamp(
+        -300, 300
+    ).sinh() / root
     return inside(w / (1 + (1 + c * dot(w, w)).sqrt()), c, x.dtype)
 
 
@@ -161,8 +171,8 @@ class MobiusLinear(nn.Module):
         return mobius_linear(x, self.weight, self.bias, curvature=current(self.curvature))
 
     def extra_repr(self) -> str:
-        """Sizes for ``print``."""
-        return described(self, self.bias is not None)
+        """Sizes and a fixed curvature for ``print``."""
+        return described(_sizes(self.weight, self.bias), curvature=self.curvature)
 
 
 class PoincareLinear(nn.Module):
@@ -220,13 +230,11 @@ class PoincareLinear(nn.Module):
         return poincare_linear(x, self.weight, self.offset, curvature=current(self.curvature))
 
     def extra_repr(self) -> str:
-        """Sizes for ``print``."""
-        return f"{described(self, self.offset is not None)}, init={self.init!r}"
+        """Sizes, the start and a fixed curvature for ``print``."""
+        text = f"{_sizes(self.weight, self.offset)}, init={self.init!r}"
+        return described(text, curvature=self.curvature)
 
 
-def described(layer: MobiusLinear | PoincareLinear, bias: bool) -> str:
-    """Sizes, and the curvature where it is a number."""
-    out_features, in_features = layer.weight.shape
-    text = f"in_features={in_features}, out_features={out_features}, bias={bias}"
-    fixed = not isinstance(layer.curvature, nn.Module)
-    return f"{text}, curvature={layer.curvature:g}" if fixed else text
+def _sizes(weight: Tensor, bias: Tensor | None) -> str:
+    out_features, in_features = weight.shape
+    return f"in_features={in_features}, out_features={out_features}, bias={bias is not None}"

@@ -4,12 +4,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from embedkit._checks import check_at_least, check_floating, check_last_dim
-from embedkit.geometry._curvature import check_vectors, curvature_of, narrow, wide
-from embedkit.geometry._scalars import dot, length
-from embedkit.geometry.learnable_curvature import check_curvature, current
-from embedkit.geometry.poincare._ball import gap
-from embedkit.ops import accumulation_dtype
+from embedkit._checks import check_at_least, check_last_dim
+from embedkit.geometry._curvature import (
+    check_parameters,
+    check_vectors,
+    curvature_of,
+    narrow,
+    wide,
+    wide_and_plain,
+)
+from embedkit.geometry._scalars import length
+from embedkit.geometry.learnable_curvature import check_curvature, current, described
+from embedkit.geometry.poincare._ball import entry, floor
 from embedkit.ops._precision import full_precision
 
 
@@ -38,39 +44,42 @@ def hyperbolic_logits(
 
     Raises:
         ValueError: if the curvature is not > 0, or widths do not fit.
-        TypeError: if arguments are not floating.
+        TypeError: if arguments are not floating, or of several dtypes (but under autocast).
 
     Source: Shimizu et al. 2021, Hyperbolic Neural Networks++, sec. 3.1, eq. 6.
     Differs: 2s r_k ends at 300 in absolute value, far beyond every dtype's ball.
     """
     c = curvature_of("hyperbolic_logits", curvature, x)
-    return narrow(signed_scores(x, weight, offset, c), x.dtype)
+    return narrow(signed_scores("hyperbolic_logits", x, weight, offset, c), x.dtype)
 
 
-def signed_scores(x: Tensor, weight: Tensor, offset: Tensor | None, c: Tensor) -> Tensor:
+def signed_scores(
+    owner: str, x: Tensor, weight: Tensor, offset: Tensor | None, c: Tensor
+) -> Tensor:
     """The formula of :func:`hyperbolic_logits`, wide."""
     check_vectors(x=x)
-    check_floating("weight", weight)
     check_last_dim("x", x, weight.shape[-1], "As wide as the rows of weight.")
-    kind, root = accumulation_dtype(x.dtype), c.sqrt()
+    check_parameters(owner, x, weight=weight, offset=offset)
+    root = c.sqrt()
     normal = wide(weight)
     size = length(normal)
     normal = normal / size.masked_fill(size == 0, 1.0)
+    a, plain = wide_and_plain(x)
+    pull, squared = entry(a, c, x.dtype)
     with full_precision(x):
-        along = wide(x.to(kind) @ normal.to(kind).mT)
-    a = wide(x)
-    sign = 2 * root * along
+        along = wide(plain @ normal.to(plain.dtype).mT)
+    sign = 2 * root * pull * along
     if offset is not None:
         check_last_dim("offset", offset, weight.shape[0], "One number for each row of weight.")
         angle = (2 * root * wide(offset)).clamp(-300, 300)
-        sign = sign * angle.cosh() - (1 + c * dot(a, a)) * angle.sinh()
-    return 2 * size[:, 0] / root * (sign / gap(a, c, x.dtype)).asinh()
+        sign = sign * angle.cosh() - (1 + squared) * angle.sinh()
+    return 2 * size[:, 0] / root * (sign / floor(1 - squared, x.dtype)).asinh()
 
 
 class HyperbolicMLR(nn.Module):
     """:func:`hyperbolic_logits` with learned normals and offsets: softmax regression on the ball.
 
-    Normals start with variance 1 / in_features, offsets at 0.
+    Normals start as in HNN++, with variance 1 / (c in_features), offsets at 0.
 
     Args:
         in_features: width of the points.
@@ -104,9 +113,11 @@ class HyperbolicMLR(nn.Module):
         self.offset = nn.Parameter(torch.empty(num_classes)) if bias else None
         self.reset_parameters()
 
+    @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw the normals anew; the hyperplanes go through the origin."""
         nn.init.normal_(self.weight, std=self.weight.shape[1] ** -0.5)
+        self.weight.div_(current(self.curvature) ** 0.5)
         if self.offset is not None:
             nn.init.zeros_(self.offset)
 
@@ -115,6 +126,8 @@ class HyperbolicMLR(nn.Module):
         return hyperbolic_logits(x, self.weight, self.offset, curvature=current(self.curvature))
 
     def extra_repr(self) -> str:
-        """Sizes for ``print``."""
+        """Sizes and a fixed curvature for ``print``."""
         classes, width = self.weight.shape
-        return f"in_features={width}, num_classes={classes}, bias={self.offset is not None}"
+        bias = self.offset is not None
+        text = f"in_features={width}, num_classes={classes}, bias={bias}"
+        return described(text, curvature=self.curvature)

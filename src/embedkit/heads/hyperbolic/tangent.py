@@ -9,10 +9,15 @@ from torch import Tensor, nn
 
 from embedkit._checks import check_at_least, check_choice, check_last_dim, check_positive
 from embedkit.geometry import poincare
-from embedkit.geometry._curvature import check_vectors, curvature_of, wide
-from embedkit.geometry._scalars import dot, tanhc
-from embedkit.geometry.learnable_curvature import check_curvature, current
-from embedkit.geometry.poincare._ball import inside, log0_factor
+from embedkit.geometry._curvature import (
+    check_parameters,
+    check_vectors,
+    curvature_of,
+    narrow,
+    wide,
+)
+from embedkit.geometry.learnable_curvature import check_curvature, current, described
+from embedkit.geometry.poincare._ball import exp0, inside, log0
 from embedkit.ops import accumulation_dtype
 from embedkit.ops._precision import full_precision
 
@@ -42,6 +47,10 @@ class ExpMap0(nn.Module):
         """Tangent vectors at the origin (..., d) to points (..., d)."""
         return poincare.expmap0(v, curvature=current(self.curvature))
 
+    def extra_repr(self) -> str:
+        """A fixed curvature for ``print``."""
+        return described(curvature=self.curvature)
+
 
 class LogMap0(nn.Module):
     """:func:`embedkit.geometry.poincare.logmap0` for ``nn.Sequential``: points to features.
@@ -61,12 +70,17 @@ class LogMap0(nn.Module):
         """Points (..., d) to tangent vectors at the origin (..., d)."""
         return poincare.logmap0(x, curvature=current(self.curvature))
 
+    def extra_repr(self) -> str:
+        """A fixed curvature for ``print``."""
+        return described(curvature=self.curvature)
+
 
 class HyperbolicActivation(nn.Module):
     """A Euclidean activation in the tangent space:  exp0(f(log0(x))).
 
     Args:
-        activation: f, a Module or function of tensors that keeps their shape, e.g. ``nn.ReLU()``.
+        activation: f, a Module or function of tensors that keeps their shape, e.g. ``nn.ReLU()``;
+            it is called in the dtype of the points.
         curvature: c > 0 of the points that come in, or a Module that gives it
             (:class:`embedkit.geometry.Curvature`).
         curvature_out: c of those that go out. None: the same.
@@ -100,8 +114,12 @@ class HyperbolicActivation(nn.Module):
         given = current(self.curvature)
         c = curvature_of("HyperbolicActivation", given, x)
         out = given if self.curvature_out is None else current(self.curvature_out)
-        v = self.activation(_log0(x, c))
+        v = self.activation(narrow(log0(x, c), x.dtype))
         return _exp0(v, curvature_of("HyperbolicActivation", out, x), x)
+
+    def extra_repr(self) -> str:
+        """Fixed curvatures for ``print``."""
+        return described(curvature=self.curvature, curvature_out=self.curvature_out)
 
 
 def block_diagonal_scaling(
@@ -127,7 +145,7 @@ def block_diagonal_scaling(
 
     Raises:
         ValueError: if the curvature is not > 0, or the blocks do not fit.
-        TypeError: if points are not floating.
+        TypeError: if arguments are not floating, or of two dtypes (but under autocast).
 
     Source: Zhang et al. 2025, H4G: Unlocking Faithful Inference for Zero-Shot Graph Learning in
     Hyperbolic Space (abstract; details of the layer are a reconstruction).
@@ -137,9 +155,10 @@ def block_diagonal_scaling(
     if size != across:
         raise ValueError(f"blocks: expected square ones (m, k, k), got {tuple(blocks.shape)}")
     check_last_dim("x", x, count * size, "m blocks of k x k fit points of width m k.")
+    check_parameters("block_diagonal_scaling", x, blocks=blocks)
     kind = accumulation_dtype(x.dtype)
     c = None if curvature is None else curvature_of("block_diagonal_scaling", curvature, x)
-    v = x.to(kind) if c is None else _log0(x, c)
+    v = x.to(kind) if c is None else log0(x, c).to(kind)
     with full_precision(x):
         parts = rearrange(v, "... (m k) -> ... m k", m=count)
         parts = einsum(parts, blocks.to(kind), "... m k, m j k -> ... m j")
@@ -147,14 +166,8 @@ def block_diagonal_scaling(
     return v.to(x.dtype) if c is None else _exp0(v, c, x)
 
 
-def _log0(x: Tensor, c: Tensor) -> Tensor:
-    """log0 in the dtype of ``x``, float32 at least."""
-    return (wide(x) * log0_factor(x, c, x.dtype)).to(accumulation_dtype(x.dtype))
-
-
 def _exp0(v: Tensor, c: Tensor, like: Tensor) -> Tensor:
-    v = wide(v)
-    return inside(v * tanhc(c * dot(v, v)), c, like.dtype)
+    return inside(exp0(wide(v), c, like.dtype), c, like.dtype)
 
 
 class BlockDiagonalMobius(nn.Module):
@@ -229,7 +242,8 @@ class BlockDiagonalMobius(nn.Module):
         return block_diagonal_scaling(x, self.bounded(), curvature=c)
 
     def extra_repr(self) -> str:
-        """Sizes for ``print``."""
+        """Settings for ``print``."""
         count, size, _ = self.blocks.shape
         text = f"dim={count * size}, block_size={size}, space={self.space!r}"
-        return text if self.max_gain is None else f"{text}, max_gain={self.max_gain:g}"
+        text = text if self.max_gain is None else f"{text}, max_gain={self.max_gain:g}"
+        return described(text, curvature=self.curvature)

@@ -12,6 +12,7 @@ from embedkit._checks import (
     check_same_shape,
     check_tensor,
 )
+from embedkit.geometry._curvature import check_vectors, wide
 from embedkit.geometry.lorentz.cone import exterior_angle, half_aperture
 from embedkit.losses._reduce import Reduction, reduce_rows
 from embedkit.ops import accumulation_dtype
@@ -56,6 +57,7 @@ def entailment_cone(
     check_ndim("parent", parent, "b d")
     check_floating("child", child)
     check_same_shape("Row by row.", parent=parent, child=child)
+    check_vectors(parent=parent, child=child)
     _check_settings("entailment_cone", min_radius, margin)
     if positive is not None:
         check_tensor("positive", positive)
@@ -66,10 +68,12 @@ def entailment_cone(
                 f"positive: expected shape ({parent.shape[0]},), one entry per row, got "
                 f"{tuple(positive.shape)}"
             )
+    kind = accumulation_dtype(parent.dtype)
+    # widened once, so that gradients of both angles meet before they are cut to float16
+    parent, child = wide(parent), wide(child)
     angle = exterior_angle(parent, child, curvature=curvature)
     opening = half_aperture(parent, min_radius=min_radius, curvature=curvature)
-    wide = accumulation_dtype(parent.dtype)
-    outside = (angle.to(wide) - opening.to(wide)).relu()
+    outside = (angle - opening).relu().to(kind)
     row = outside if positive is None else outside.where(positive, (margin - outside).relu())
     return reduce_rows(row, torch.ones_like(row, dtype=torch.bool), reduction)
 
