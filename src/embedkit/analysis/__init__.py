@@ -5,11 +5,8 @@ from embedkit.analysis.correlation import kendall, pearson, spearman
 from embedkit.analysis.domains.proxy_distance import proxy_a_distance
 from embedkit.analysis.graphs.hops import hop_distances
 from embedkit.analysis.graphs.precision import average_precision
-from embedkit.analysis.graphs.reconstruction import (
-    HopReport,
-    ReconstructionReport,
-    reconstruction_metrics,
-)
+from embedkit.analysis.graphs.reconstruction import reconstruction_metrics
+from embedkit.analysis.graphs.report import HopReport, ReconstructionReport
 from embedkit.analysis.graphs.semantics import SemanticDrift, analogy_accuracy, semantic_drift
 from embedkit.analysis.graphs.smoothness import Smoothness, smoothness
 from embedkit.analysis.hyperbolic import RadiusStats, hyperbolic_radius_stats, saturation_rate

@@ -37,5 +37,16 @@ def test_bad_arguments_are_explained():
     graph = build_adjacency(torch.tensor([[0, 1], [1, 2]]), norm="none")
     with pytest.raises(ValueError, match=r"max_hop must be in \[1, 125\], got 0"):
         hop_distances(graph, torch.arange(2), 0)
-    with pytest.raises(ValueError, match=r"nodes must lie in \[0, 2\], got values in \[-1, 1\]"):
+    with pytest.raises(ValueError, match=r"nodes must lie in \[0, 2\] for num_nodes=3, got val"):
         hop_distances(graph, torch.tensor([1, -1]))
+    for nodes in (torch.ones(2), torch.tensor([True, False, True])):
+        with pytest.raises(TypeError, match="nodes: expected integers, got torch"):
+            hop_distances(graph, nodes)
+    with pytest.raises(TypeError, match="hop_distances: expected an Adjacency, got Tensor"):
+        hop_distances(torch.tensor([[0, 1], [1, 2]]), torch.arange(2))
+
+
+def test_small_integers_are_numbers_and_no_mask():
+    graph = build_adjacency(torch.tensor([[0, 1], [1, 2]]), norm="none")
+    nodes = torch.tensor([1, 0, 1], dtype=torch.uint8)
+    assert torch.equal(hop_distances(graph, nodes, 2), hop_distances(graph, nodes.long(), 2))

@@ -8,10 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from embedkit.analysis.graphs import reconstruction as module
 from embedkit.analysis.graphs.hops import hop_distances
+from embedkit.analysis.graphs.pairs import best_pairs, pair_precision
 from embedkit.analysis.graphs.precision import (
     average_precision,
     chance_precision,
@@ -74,7 +75,7 @@ def test_ties_count_with_the_mean_over_all_their_orders(data, n):
         want_cut += sum(hits[:2]) / 2
         count += 1
     tensors = torch.tensor([score]).double(), torch.tensor([relevant]), torch.tensor([candidate])
-    ap, cut = expected_precision(sort_scores(tensors[0]), *tensors[1:], at=[2])
+    ap, cut, _ = expected_precision(sort_scores(tensors[0]), *tensors[1:], at=[2])
     if any(r and c for r, c in zip(relevant, candidate, strict=True)):
         assert ap.item() == pytest.approx(want_ap / count)
     else:
@@ -89,8 +90,9 @@ def test_a_constant_score_has_chance_level(n, r):
     everything = torch.ones_like(relevant)
     got = expected_precision(sort_scores(torch.zeros(1, n)), relevant, everything, [1, 5])
     counts = torch.tensor([float(r)]), torch.tensor([float(n)])
-    for a, b in zip(got, chance_precision(*counts, [1, 5]), strict=True):
+    for a, b in zip(got[:2], chance_precision(*counts, [1, 5]), strict=True):
         torch.testing.assert_close(a, b)
+    assert got[2].isnan().item() if n == r else got[2].item() == pytest.approx(0.5)
 
 
 def test_the_path_of_the_spec():
@@ -106,6 +108,11 @@ def test_perfect_distances_on_karate():
         got = maps(lambda nodes: -hops[nodes], karate(), candidates=candidates)
         want = [1.0, 0.617, 0.189] if candidates == "exact" else [1.0, 1.0, 1.0]
         assert got == pytest.approx(want, abs=5e-4)
+        # Which any other score is told as the best there is.
+        report = reconstruction_metrics(torch.eye(34), karate(), candidates=candidates)
+        assert [hop.oracle for hop in report.hops] == pytest.approx(want, abs=5e-4)
+        reach = [float(((hops > 0) & (hops <= k)).sum()) / (34 * 33) for k in (1, 2, 3)]
+        assert [hop.reach for hop in report.hops] == pytest.approx(reach)
 
 
 def test_hope_on_karate_has_the_values_of_the_spec():
@@ -213,6 +220,9 @@ def test_beyond_the_diameter_there_is_a_warning_and_no_number():
     assert report.hops[1].nodes == 0
     assert str(report).splitlines()[0] == "score dot, candidates not_closer, 4 queries"
     assert len(str(report).splitlines()) == 4
+    assert math.isnan(report.hops[1].oracle)
+    assert math.isnan(report.hops[1].auc)
+    assert report.hops[1].reach == 1.0
 
 
 @pytest.mark.wording
@@ -227,6 +237,14 @@ def test_beyond_the_diameter_there_is_a_warning_and_no_number():
         ({"hops": []}, "hops must name a distance, got none"),
         ({"hops": [0]}, "each of hops must be >= 1, got 0"),
         ({"precision_at": [0]}, "precision_at: k must be >= 1, got 0"),
+        (
+            {"score": "cosine", "embedding": lambda i: torch.ones(len(i), 4)},
+            "score and target must",
+        ),
+        (
+            {"target": torch.eye(4), "embedding": lambda i: torch.ones(4, 4)},
+            "score and target must",
+        ),
         ({"query": torch.tensor([4])}, r"nodes must lie in \[0, 3\]"),
         ({"embedding": lambda i: torch.full((len(i), 4), torch.nan)}, "must not be NaN, got 16"),
         ({"embedding": lambda i: torch.ones(3)}, r"one score per node of the graph, \(4, 4\), go"),
@@ -236,6 +254,14 @@ def test_bad_arguments_are_explained(change, words):
     given_ = {"embedding": torch.eye(4), "adjacency": path()} | change
     with pytest.raises(ValueError, match=words):
         reconstruction_metrics(**given_)
+
+
+@pytest.mark.wording
+def test_wrong_types_are_explained():
+    with pytest.raises(TypeError, match=r"reconstruction_metrics: expected an Adjacency, got Tens"):
+        reconstruction_metrics(torch.eye(4), torch.tensor([[0, 1], [1, 0]]))
+    with pytest.raises(TypeError, match=r"query: expected integers, got torch\.bool"):
+        reconstruction_metrics(torch.eye(4), path(), query=torch.ones(4, dtype=torch.bool))
 
 
 @pytest.mark.wording
@@ -251,3 +277,45 @@ def test_a_constant_embedding_has_the_chance_of_its_convention(candidates):
         assert hop.map == pytest.approx(hop.chance)
         assert hop.precision[5][0] == pytest.approx(hop.precision[5][1])
         assert hop.normalized == pytest.approx(0.0)
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 2**31), values=st.sampled_from([3, 10**6]), rows=st.integers(1, 5))
+def test_auc_and_the_best_pairs_are_scikit_learn_and_counting(seed, values, rows):
+    generator = torch.Generator().manual_seed(seed)
+    score = torch.randint(values, (rows, 12), generator=generator).double()
+    relevant, candidate = torch.rand(2, rows, 12, generator=generator) < 0.6
+    auc = expected_precision(sort_scores(score), relevant, candidate)[2]
+    for i in range(rows):
+        keep = candidate[i]
+        if relevant[i, keep].unique().numel() == 2:
+            want = roc_auc_score(relevant[i, keep].int(), score[i, keep])
+            assert auc[i].item() == pytest.approx(want)
+        else:
+            assert auc[i].isnan()
+    at, best = [1, 4, 100], None
+    for i in range(rows):
+        part = slice(i, i + 1)
+        best = best_pairs(score[part], relevant[part], candidate[part], max(at), best)
+    flat = score[candidate][None], relevant[candidate][None], candidate[candidate][None]
+    want = expected_precision(sort_scores(flat[0]), *flat[1:], at)[1][0]
+    assert pair_precision(best, at) == pytest.approx(want.tolist())
+    few = best_pairs(score, relevant, candidate, 4)
+    assert pair_precision(few, at[:2]) == pytest.approx(want[:2].tolist())
+
+
+def test_pairs_of_all_nodes_are_in_the_report(monkeypatch):
+    y = torch.randn(34, 8, generator=torch.Generator().manual_seed(0)).double()
+    want = reconstruction_metrics(y, karate(), precision_at=[10, 2000]).hops
+    monkeypatch.setattr(module, "_ENTRIES", 100)
+    got = reconstruction_metrics(y, karate(), precision_at=[10, 2000]).hops
+    hops = hop_distances(karate(), torch.arange(34), 4)
+    for k, one, other in zip((1, 2, 3), want, got, strict=True):
+        assert one.pair_precision == other.pair_precision
+        assert one.auc == pytest.approx(other.auc)
+        score = (y @ y.T).masked_fill(hops < max(k, 1), -torch.inf).flatten()
+        best = score.topk(10).indices
+        share = float((hops.flatten()[best] == k).double().mean())
+        chance = float((hops == k).sum() / (hops >= k).sum())
+        assert one.pair_precision[10] == pytest.approx((share, chance))
+        assert one.pair_precision[2000][0] == pytest.approx(float((hops == k).sum()) / 2000)

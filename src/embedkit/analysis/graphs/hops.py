@@ -6,6 +6,8 @@ from torch import Tensor
 
 from embedkit._checks import check_ndim
 from embedkit.graph import Adjacency, propagate
+from embedkit.graph._edges import check_ids
+from embedkit.graph._square import check_square
 
 
 @torch.no_grad()
@@ -29,6 +31,9 @@ def hop_distances(
 
     Raises:
         ValueError: if a node or ``max_hop`` is out of range or the adjacency is not square.
+        TypeError: if ``nodes`` are not integers, or ``adjacency`` is no :class:`Adjacency`.
+
+    Source: Moore 1959, The Shortest Path Through a Maze (breadth-first search).
 
     >>> from embedkit.graph import build_adjacency
     >>> path = build_adjacency(torch.tensor([[0, 1], [1, 2]]), num_nodes=4, norm="none")
@@ -36,19 +41,13 @@ def hop_distances(
     tensor([[0, 1, 2, 2],
             [2, 0, 1, 2]], dtype=torch.int8)
     """
+    check_square("hop_distances", adjacency)
     size = adjacency.num_rows
-    if size != adjacency.num_cols:
-        raise ValueError(
-            f"hop_distances: expected a square adjacency, got {size} x {adjacency.num_cols}"
-        )
     if not 1 <= max_hop <= 125:
         raise ValueError(f"hop_distances: max_hop must be in [1, 125], got {max_hop}. Try 3.")
+    check_ids("hop_distances", "nodes", nodes, size, "num_nodes")
     check_ndim("nodes", nodes, "b")
-    if nodes.numel() and not 0 <= int(nodes.min()) <= int(nodes.max()) < size:
-        raise ValueError(
-            f"hop_distances: nodes must lie in [0, {size - 1}], got values in "
-            f"[{int(nodes.min())}, {int(nodes.max())}]"
-        )
+    nodes = nodes.long()  # bytes would be a mask
     plain = adjacency._replace(value=(adjacency.value != 0).float())
     column = torch.arange(len(nodes), device=nodes.device)
     hops = torch.full((size, len(nodes)), max_hop + 1, dtype=torch.int8, device=nodes.device)

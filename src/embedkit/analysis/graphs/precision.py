@@ -1,4 +1,4 @@
-"""Average precision and precision@k of scores, in expectation over the order of equal scores."""
+"""Average precision, precision@k and AUC of scores, in expectation over orders of equal scores."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from embedkit._checks import check_at_least, check_floating, check_ndim, check_same_shape
+from embedkit._checks import check_floating, check_ndim, check_same_shape
 
 
 class Ordered(NamedTuple):
@@ -41,8 +41,12 @@ def expected_precision(
     relevant: Bool[Tensor, "b n"],
     candidate: Bool[Tensor, "b n"],
     at: Sequence[int] = (),
-) -> tuple[Float[Tensor, " b"], Float[Tensor, "b k"]]:
-    """(AP, precision at each cut) per row; both masks in the order of nodes, AP NaN without one."""
+) -> tuple[Float[Tensor, " b"], Float[Tensor, "b k"], Float[Tensor, " b"]]:
+    """(AP, precision at each cut, AUC) per row; both masks in the order of nodes.
+
+    AUC is the share of pairs (relevant, other) in the right order, which follows from the ranks of
+    the relevant. AP is NaN without a relevant candidate, AUC without one of both.
+    """
     inside = candidate.gather(1, ordered.order)
     hit = inside & relevant.gather(1, ordered.order)
     rank, found = inside.cumsum(dim=1).double(), hit.cumsum(dim=1).double()
@@ -60,7 +64,10 @@ def expected_precision(
     total = hit.sum(dim=1).double()
     precision = (share * term / rank.clamp(min=1)).sum(dim=1) / total  # 0 / 0 is NaN
     cuts = [(share * (rank <= k)).sum(dim=1) / k for k in at]
-    return precision, torch.stack(cuts, dim=1) if cuts else precision.new_empty(len(total), 0)
+    wrong = (share * rank).sum(dim=1) - total * (total + 1) / 2
+    auc = 1 - wrong / (total * (inside.sum(dim=1) - total))
+    at_cuts = torch.stack(cuts, dim=1) if cuts else precision.new_empty(len(total), 0)
+    return precision, at_cuts, auc
 
 
 def average_precision(
@@ -122,8 +129,6 @@ def chance_precision(
     AP = ((R - 1) / (N - 1) (N - H_N) + H_N) / N  for R relevant of N candidates, H_N the harmonic
     number;  precision@k = R / N min(k, N) / k.  NaN for R = 0.
     """
-    for k in at:
-        check_at_least("precision_at", "k", k, 1)
     n, r = candidates.double(), relevant.double()
     harmonic = torch.digamma(n + 1) + 0.5772156649015329
     ap = ((r - 1) / (n - 1).clamp(min=1) * (n - harmonic) + harmonic) / n

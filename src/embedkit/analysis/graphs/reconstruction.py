@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -13,18 +13,22 @@ from embedkit._checks import (
     check_choice,
     check_finite,
     check_floating,
+    check_integer,
     check_last_dim,
     check_ndim,
     check_rows,
 )
 from embedkit.analysis.graphs.hops import hop_distances
+from embedkit.analysis.graphs.pairs import best_pairs, pair_precision
 from embedkit.analysis.graphs.precision import (
     chance_precision,
     check_scores,
     expected_precision,
     sort_scores,
 )
+from embedkit.analysis.graphs.report import HopReport, ReconstructionReport
 from embedkit.graph import Adjacency
+from embedkit.graph._square import check_square
 from embedkit.ops import normalize
 
 Score = Literal["dot", "cosine", "neg_sqeuclidean"]
@@ -32,57 +36,6 @@ Candidates = Literal["not_closer", "exact", "within"]
 _SCORES = ("dot", "cosine", "neg_sqeuclidean")
 _CANDIDATES = ("not_closer", "exact", "within")
 _ENTRIES = 1 << 18  # of one block of scores
-
-
-class HopReport(NamedTuple):
-    """How well nodes at one distance were found.
-
-    Attributes:
-        hop: the distance k.
-        map: mean of ``ap`` over the nodes that have a relevant candidate; NaN if none has.
-        chance: what a random order has in expectation, for the same nodes.
-        normalized: (map - chance) / (1 - chance): 0 at chance level, 1 at best.
-        standard_error: of ``map``, from having asked a sample of nodes; 0 where all were asked.
-        nodes: how many nodes the means are over.
-        precision: k -> mean precision@k, and what a random order has.
-        ap: (q,) average precision of each query; NaN without a relevant candidate.
-    """
-
-    hop: int
-    map: float
-    chance: float
-    normalized: float
-    standard_error: float
-    nodes: int
-    precision: dict[int, tuple[float, float]]
-    ap: Tensor
-
-
-class ReconstructionReport(NamedTuple):
-    """One :class:`HopReport` per distance; ``print`` shows a table.
-
-    Attributes:
-        score: how pairs were scored.
-        candidates: what competed, see :func:`reconstruction_metrics`.
-        query: (q,) the nodes that were asked.
-        hops: the reports, in the order asked for.
-    """
-
-    score: str
-    candidates: str
-    query: Tensor
-    hops: tuple[HopReport, ...]
-
-    def __str__(self) -> str:
-        """A table with the chance row beside every value."""
-        head = f"score {self.score}, candidates {self.candidates}, {len(self.query)} queries"
-        lines = [head, " hop    mAP   chance  normalized  std. error  nodes"]
-        lines += [
-            f"{h.hop:4d}  {h.map:.4f}  {h.chance:.4f}  {h.normalized:10.4f}  "
-            f"{h.standard_error:10.4f}  {h.nodes:5d}"
-            for h in self.hops
-        ]
-        return "\n".join(lines)
 
 
 @torch.no_grad()
@@ -117,14 +70,15 @@ def reconstruction_metrics(
 
     Args:
         embedding: one vector per node; or a callable, e.g. a decoder, that takes node numbers (b,)
-            and gives their scores with all nodes, (b, n).
+            and gives their scores with all nodes, (b, n), without ``score`` and ``target``.
         adjacency: the graph; edges lead from columns (senders) to rows, see
             :func:`hop_distances`. A directed graph is judged as directed.
         target: the vectors on the other side, for HOPE's two halves; None: ``embedding`` again.
         score: "dot", "cosine" or "neg_sqeuclidean": take what the vectors were trained for.
         hops: distances k, each at least 1.
         candidates: "not_closer", "within" or "exact".
-        precision_at: cut-offs of precision@k, the share of the first k candidates.
+        precision_at: cut-offs of precision@k, the share of the first k candidates of each node, and
+            of the first k pairs of all nodes.
         query: the nodes to ask; None: all, or a sample.
         max_queries: size of the sample.
         generator: of the CPU, for the sample; None: torch's own.
@@ -135,7 +89,7 @@ def reconstruction_metrics(
     Raises:
         ValueError: if shapes do not fit, a vector is not finite, a score is NaN, a node is out of
             range, or a setting is unknown.
-        TypeError: if vectors are not floating.
+        TypeError: if vectors are not floating, or ``adjacency`` is no :class:`Adjacency`.
 
     Source: Yip 2023, RESTORE: Graph Embedding Assessment Through Reconstruction, the topological
     measure.
@@ -152,10 +106,13 @@ def reconstruction_metrics(
     check_choice(
         "reconstruction_metrics", "candidates", candidates, ("not_closer", "exact", "within")
     )
+    check_square("reconstruction_metrics", adjacency)
     if not hops:
         raise ValueError("reconstruction_metrics: hops must name a distance, got none. Try (1, 2).")
     for hop in hops:
         check_at_least("reconstruction_metrics", "each of hops", hop, 1)
+    for k in precision_at:
+        check_at_least("precision_at", "k", k, 1)
     size = adjacency.num_cols
     scored, name = _scorer(embedding, target, score, size)
     if query is None:
@@ -164,8 +121,10 @@ def reconstruction_metrics(
             check_at_least("reconstruction_metrics", "max_queries", max_queries, 2)
             query = torch.randperm(size, generator=generator)[:max_queries]
         query = query.to(adjacency.col.device)
-    rows = max(1, _ENTRIES // max(size, 1))
+    check_integer("query", query)
+    query, rows = query.long(), max(1, _ENTRIES // max(size, 1))
     found: list[list[tuple[Tensor, ...]]] = [[] for _ in hops]
+    best: list[Tensor | None] = [None for _ in hops]
     for nodes in torch.split(query, rows):
         distance = hop_distances(adjacency, nodes, max(hops))
         values = scored(nodes)
@@ -176,18 +135,27 @@ def reconstruction_metrics(
             )
         check_scores("reconstruction_metrics", values)
         ordered = sort_scores(values)
-        for hop, parts in zip(hops, found, strict=True):
+        for place, hop in enumerate(hops):
             relevant, candidate = _roles(distance, hop, candidates)
             counts = relevant.double().sum(dim=1), candidate.double().sum(dim=1)
-            parts.append(
+            roles = relevant, candidate
+            if precision_at:
+                best[place] = best_pairs(values, *roles, max(precision_at), best[place])
+            near = ((distance > 0) & (distance <= hop)).double().sum(dim=1)
+            closer = near - counts[0] if candidates == "exact" else torch.zeros_like(near)
+            found[place].append(
                 (
-                    *expected_precision(ordered, relevant, candidate, precision_at),
+                    *expected_precision(ordered, *roles, precision_at),
                     *chance_precision(*counts, precision_at),
+                    *counts,
+                    _ideal(closer, counts[0]),
+                    near / max(size - 1, 1),
                 )
             )
     missing = 0.0 if len(query) >= size else 1.0 - len(query) / size
     reports = tuple(
-        _summary(hop, parts, precision_at, missing) for hop, parts in zip(hops, found, strict=True)
+        _summary(hop, parts, pairs, precision_at, missing)
+        for hop, parts, pairs in zip(hops, found, best, strict=True)
     )
     return ReconstructionReport(name, candidates, query, reports)
 
@@ -199,9 +167,14 @@ def _scorer(
     size: int,
 ) -> tuple[Callable[[Tensor], Tensor], str]:
     """Node numbers -> scores with all nodes, and a name for it."""
-    if not isinstance(embedding, Tensor):
-        return embedding, "callable"
     check_choice("reconstruction_metrics", "score", score, _SCORES)
+    if not isinstance(embedding, Tensor):
+        if target is not None or score != "dot":
+            raise ValueError(
+                "reconstruction_metrics: a callable gives the scores itself, so score and target "
+                "must be left out"
+            )
+        return embedding, "callable"
     other = embedding if target is None else target
     for name, x in (("embedding", embedding), ("target", other)):
         check_floating(name, x)
@@ -230,11 +203,22 @@ def _roles(distance: Tensor, hop: int, candidates: Candidates) -> tuple[Tensor, 
     return distance == hop, distance > 0 if candidates == "exact" else distance >= hop
 
 
+def _ideal(closer: Tensor, relevant: Tensor) -> Tensor:
+    """AP of the distances themselves: (1 / R) sum over i to R of i / (c + i), c of them closer."""
+    harmonic = torch.digamma(closer + relevant + 1) - torch.digamma(closer + 1)
+    return 1 - closer / relevant * harmonic
+
+
 def _summary(
-    hop: int, parts: list[tuple[Tensor, ...]], precision_at: Sequence[int], missing: float
+    hop: int,
+    parts: list[tuple[Tensor, ...]],
+    best: Tensor | None,
+    precision_at: Sequence[int],
+    missing: float,
 ) -> HopReport:
-    nothing = [torch.empty(0), torch.empty(0, len(precision_at))] * 2
-    ap, cut, chance_ap, chance_cut = (
+    row, cuts = torch.empty(0), torch.empty(0, len(precision_at))
+    nothing = [row, cuts, row, row, cuts, *[row] * 4]
+    ap, cut, auc, chance_ap, chance_cut, relevant, candidate, ideal, reach = (
         (torch.cat(part) for part in zip(*parts, strict=True)) if parts else nothing
     )
     real = ~ap.isnan()
@@ -251,6 +235,22 @@ def _summary(
         k: (float(cut[real, i].mean()), float(chance_cut[real, i].mean()))
         for i, k in enumerate(precision_at)
     }
-    scaled = (mean - chance) / (1 - chance) if chance < 1 else float("nan")
-    error = deviation / max(count, 1) ** 0.5 * missing**0.5
-    return HopReport(hop, mean, chance, scaled, error, count, precision, ap)
+    together = {}
+    if best is not None and count:
+        among = chance_precision(relevant.sum()[None], candidate.sum()[None], precision_at)[1][0]
+        shares = pair_precision(best, precision_at)
+        together = dict(zip(precision_at, zip(shares, among.tolist(), strict=True), strict=True))
+    return HopReport(
+        hop=hop,
+        map=mean,
+        chance=chance,
+        normalized=(mean - chance) / (1 - chance) if chance < 1 else float("nan"),
+        standard_error=deviation / max(count, 1) ** 0.5 * missing**0.5,
+        nodes=count,
+        precision=precision,
+        pair_precision=together,
+        oracle=float(ideal[real].mean()),
+        auc=float(auc.nanmean()),
+        reach=float(reach.mean()),
+        ap=ap,
+    )

@@ -49,6 +49,7 @@ def neighbor_rows(adjacency: Adjacency, nodes: Int[Tensor, " b"]) -> Float[Tenso
     check_adjacency("neighbor_rows", adjacency)
     check_ndim("nodes", nodes, "b")
     check_ids("neighbor_rows", "nodes", nodes, adjacency.num_rows, "num_nodes")
+    nodes = nodes.long()  # bytes would be a mask
     low, degree = adjacency.crow[nodes], adjacency.crow.diff()[nodes]
     block = torch.arange(len(nodes), device=nodes.device).repeat_interleave(degree)
     first = degree.cumsum(0) - degree
