@@ -56,6 +56,20 @@ def test_weights_and_directions_count():
     assert (paths[paths[:, 1] == 1, 2] == 0).all()
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-17, 1.0, 1e300])
+@pytest.mark.parametrize("q", [1.0, 0.999])
+def test_weights_of_one_node_do_not_drown_in_those_of_others(scale, q, monkeypatch):
+    monkeypatch.setattr(module, "_ROUNDS", 0)
+    edges = torch.tensor([[0, 1, 2, 2, 2], [2, 0, 0, 1, 3]])
+    weight = torch.tensor([1.0, 1.0, 1.0, 2.0, 1.0]).double()
+    weight[2:] *= scale
+    graph = build_adjacency(edges, weight, num_nodes=4, norm="none")
+    start = torch.zeros(20_000, dtype=torch.long)
+    paths = random_walks(graph, start, 2, q=q, generator=torch.Generator().manual_seed(0))
+    share = torch.bincount(paths[:, 2], minlength=4).double() / len(start)
+    torch.testing.assert_close(share, torch.tensor([1, 2, 0, 1]).double() / 4, atol=0.01, rtol=0)
+
+
 def test_an_edge_of_weight_0_is_none():
     edges = torch.tensor([[0, 1, 0, 1], [1, 2, 2, 0]])
     graph = build_adjacency(edges, torch.tensor([1.0, 0, 0, 0]), num_nodes=3, norm="none")
@@ -116,5 +130,7 @@ def test_bad_arguments_are_explained():
     negative = build_adjacency(KITE, -torch.ones(5), norm="none")
     with pytest.raises(ValueError, match="weights are chances, so they must be >= 0, got -1"):
         random_walks(negative, start, 2)
+    with pytest.raises(TypeError, match="random_walks: expected an Adjacency, got Tensor"):
+        random_walks(KITE, start, 2)
     with pytest.raises(ValueError, match="walk_pairs: window must be >= 1, got 0"):
         walk_pairs(start[None], 0)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from embedkit._checks import check_at_least, check_finite, check_ndim, check_positive
 from embedkit.graph._edges import check_ids
+from embedkit.graph._square import check_square
 from embedkit.graph.adjacency import Adjacency
 
 _ROUNDS = 16  # of rejection, before what is left is drawn from all neighbours
@@ -17,7 +18,8 @@ _ENTRIES = 1 << 20  # neighbours that are looked at together in that case
 class _Steps(NamedTuple):
     """Where a walk may go: node i sends to col[start[i]] ... col[start[i + 1] - 1].
 
-    total: (e + 1,) weights of all entries before; edges: the pairs (i, j) as i * n + j, in order.
+    total: (e + 1,) chances of all entries before, 1 for each node; edges: the pairs (i, j) as
+    i * n + j, in order.
     """
 
     start: Tensor
@@ -38,6 +40,10 @@ def _steps(adjacency: Adjacency, second_order: bool) -> _Steps:
     keep = value > 0
     row, col, value = row[keep], col[keep], value[keep]
     size = adjacency.num_rows
+    # Each sender's own first: in one sum of the whole graph small weights would be lost.
+    most = value.new_zeros(size).scatter_reduce(0, col, value, "amax")
+    value = value / most[col]
+    value = value / value.new_zeros(size).index_add(0, col, value)[col]
     edges, order = (col * size + row).sort()
     ends = torch.arange(size + 1, device=col.device)
     total = torch.cat([value.new_zeros(1), value[order].cumsum(0)])
@@ -80,7 +86,7 @@ def random_walks(
     Raises:
         ValueError: if a node is out of range, a weight is negative or not finite, the adjacency
             is not square, ``length`` is negative, or p or q is not above 0.
-        TypeError: if ``start`` does not hold integers.
+        TypeError: if ``start`` does not hold integers, or ``adjacency`` is no :class:`Adjacency`.
 
     Source: Perozzi et al. 2014, DeepWalk: Online Learning of Social Representations, algorithm 1;
     Grover & Leskovec 2016, node2vec: Scalable Feature Learning for Networks, sec. 3.2.
@@ -92,15 +98,11 @@ def random_walks(
     tensor([[ 0,  1,  2, -1],
             [ 1,  2, -1, -1]])
     """
+    check_square("random_walks", adjacency)
     check_positive("random_walks", "p", p)
     check_positive("random_walks", "q", q)
     check_at_least("random_walks", "length", length, 0)
     check_ndim("start", start, "b")
-    if adjacency.num_rows != adjacency.num_cols:
-        raise ValueError(
-            "random_walks: expected a square adjacency, got "
-            f"{adjacency.num_rows} x {adjacency.num_cols}"
-        )
     check_ids("random_walks", "start", start, adjacency.num_rows, "num_nodes")
     steps = _steps(adjacency, second_order=p != 1 or q != 1)
     walks = start.new_full((len(start), length + 1), -1, dtype=torch.long)
