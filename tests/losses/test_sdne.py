@@ -61,6 +61,7 @@ def test_contract(case):
         ({"rows": A[:2]}, r"expected equal shapes, got reconstruction \(3, 3\), rows \(2, 3\)"),
         ({"code": CODE[:2]}, r"code: expected 3 rows, got shape \(2, 2\)"),
         ({"nodes": torch.arange(2)}, r"nodes: expected 3 rows"),
+        ({"nodes": torch.tensor([0, 9, -1])}, r"nodes must lie in \[0, 2\], .* in \[-1, 9\]"),
         (
             {"rows": A[:2], "reconstruction": REBUILT[:2], "code": CODE[:2]},
             "2 rows of 3 columns are not all nodes, so nodes= must say which node each row is",

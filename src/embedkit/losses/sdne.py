@@ -44,7 +44,8 @@ def sdne_loss(
         A scalar, or (b,) for "none"; an empty batch gives 0.
 
     Raises:
-        ValueError: if shapes do not fit, ``beta`` is not above 0 or ``alpha`` is negative.
+        ValueError: if shapes do not fit, a node is out of range, ``beta`` is not above 0 or
+            ``alpha`` is negative.
         TypeError: if ``nodes`` are not integers, or the others not floating.
 
     Source: Wang et al. 2016, Structural Deep Network Embedding, eq. 3-5.
@@ -79,7 +80,16 @@ def _within(rows: Tensor, nodes: Tensor | None) -> Tensor:
     check_integer("nodes", nodes)
     check_ndim("nodes", nodes, "b")
     check_rows("nodes", nodes, rows.shape[0], "One node per row.")
-    return rows.index_select(1, nodes)
+    try:
+        return rows.index_select(1, nodes.long())
+    except (IndexError, RuntimeError) as error:
+        low, high, count = int(nodes.min()), int(nodes.max()), rows.shape[1]
+        if low >= 0 and high < count:
+            raise
+        raise ValueError(
+            f"sdne_loss: nodes must lie in [0, {count - 1}], the columns of rows, got values in "
+            f"[{low}, {high}]"
+        ) from error
 
 
 def _spread(edges: Tensor, code: Tensor) -> Tensor:

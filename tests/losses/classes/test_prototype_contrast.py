@@ -100,7 +100,7 @@ def test_clusters_are_constants_and_rows_can_be_left_out():
     assert (z.grad[:2] != 0).any()
     assert_close(loss, proto_nce(z[:2], centre, labels[:2], spread))
     assert proto_nce(z, centre, torch.full((4,), -100), spread) == 0
-    assert proto_nce(torch.zeros(1, 3), centre, labels[:1], torch.zeros(2)).isfinite()
+    assert proto_nce(torch.zeros(1, 3), centre, labels[:1], torch.full((2,), 1e-30)).isfinite()
 
 
 def test_contract():
@@ -128,12 +128,25 @@ def test_errors_teach():
         ValueError, match=r"concentration: expected 2 rows.*One number per prototype"
     ):
         proto_nce(POINTS, CENTRES, LABELS, torch.ones(3))
-    with pytest.raises(ValueError, match="target must be in 0 to 1, one number per class"):
-        proto_nce(POINTS, CENTRES, LABELS + 1, 0.5)
     with pytest.raises(
-        ValueError, match="cluster_concentration: labels must be in 0 to 1, one num"
+        ValueError, match=r"proto_nce: labels must be in 0 to 1, one number per class, or -100"
     ):
-        cluster_concentration(POINTS, LABELS + 1, CENTRES)
+        proto_nce(POINTS, CENTRES, LABELS + 1, 0.5)
+    with pytest.raises(ValueError, match="weight: expected shape"):
+        proto_nce(POINTS, CENTRES, LABELS, 0.5, weight=torch.ones(2))
+    with pytest.raises(ValueError, match="number of prototypes must be >= 1, got 0"):
+        proto_nce(POINTS[:0], CENTRES[:0], LABELS[:0], 0.5)
+    for low in (0.0, -1.0):
+        with pytest.raises(
+            ValueError, match=rf"must be > 0, got 1 that are not, first {low:g} of prototype 1"
+        ):
+            proto_nce(POINTS, CENTRES, LABELS, torch.tensor([0.5, low]))
+    assert proto_nce(POINTS, CENTRES, LABELS, torch.tensor([0.5, torch.nan])).isnan()
+    for labels in (LABELS + 1, torch.where(LABELS == 1, -100, 0)):
+        with pytest.raises(
+            ValueError, match=r"cluster_concentration: labels must be in 0 to 1, one num.* class; g"
+        ):
+            cluster_concentration(POINTS, labels, CENTRES)
     with pytest.raises(ValueError, match="alpha must be > 1, got 1; log"):
         cluster_concentration(POINTS, LABELS, CENTRES, alpha=1.0)
     with pytest.raises(ValueError, match=r"clip must be in \[0, 0.5\], got 0.6"):

@@ -14,7 +14,7 @@ from embedkit._checks import (
     check_rows,
 )
 from embedkit.losses._reduce import Reduction
-from embedkit.losses._targets import explained_classes
+from embedkit.losses._targets import IGNORED, explained_classes
 from embedkit.losses.classes.frozen_prototypes import prototype_cross_entropy
 from embedkit.ops import accumulation_dtype, normalize
 
@@ -73,7 +73,7 @@ def cluster_concentration(
     wide = accumulation_dtype(torch.promote_types(embeddings.dtype, centroids.dtype))
     rows, centres, labels = embeddings.to(wide), centroids.to(wide), labels.long()
     count = len(centres)
-    with explained_classes(owner, "labels", labels, count):
+    with explained_classes(owner, "labels", labels, count, ignored=False):
         distance = torch.linalg.vector_norm(rows - centres.index_select(0, labels), dim=1)
     size = rows.new_zeros(count).index_add(0, labels, torch.ones_like(distance))
     total = rows.new_zeros(count).index_add(0, labels, distance)
@@ -109,7 +109,8 @@ def proto_nce(
         embeddings: rows of any length.
         prototypes: centres of the clusters, of any length.
         labels: the cluster of each row, 0 to k - 1; -100 leaves the row out.
-        concentration: > 0, of :func:`cluster_concentration`, or one number for all.
+        concentration: > 0, of :func:`cluster_concentration`, or one number for all. On a GPU, and
+            compiled, what is below 1e-6 counts as that: looking at it would wait for the device.
         weight: importance of each row, >= 0.
         reduction: "mean" divides by the rows that have a cluster, "sum" or "none".
 
@@ -138,12 +139,29 @@ def proto_nce(
         check_floating("concentration", concentration)
         check_ndim("concentration", concentration, "k")
         check_rows("concentration", concentration, len(prototypes), "One number per prototype.")
+        _check_above_zero(concentration)
         centres = centres / concentration.detach().to(wide).clamp(min=_LEAST)[:, None]
     else:
         check_positive("proto_nce", "concentration", concentration, "It divides cosines; try 0.5.")
         centres = centres / concentration
     rows = normalize(embeddings.to(wide))
-    return prototype_cross_entropy(rows, centres, labels, weight=weight, reduction=reduction)
+    with explained_classes(
+        "proto_nce", "labels", labels.masked_fill(labels == IGNORED, 0), len(prototypes)
+    ):
+        return prototype_cross_entropy(rows, centres, labels, weight=weight, reduction=reduction)
+
+
+def _check_above_zero(concentration: Tensor) -> None:
+    """Raise where a number is not, if looking at it waits for no other device."""
+    if concentration.device.type == "cpu" and not torch.compiler.is_compiling():
+        bad = concentration <= 0  # a NaN shows in the loss
+        if bad.any():
+            first = int(bad.nonzero()[0])
+            raise ValueError(
+                f"proto_nce: every concentration must be > 0, got {int(bad.sum())} that are not, "
+                f"first {float(concentration[first]):g} of prototype {first}. They divide cosines: "
+                "take cluster_concentration's."
+            )
 
 
 class ProtoNCELoss(nn.Module):
