@@ -60,6 +60,8 @@ def test_equal_answers_share_the_point_and_nothing_is_nan():
     assert math.isnan(analogy_accuracy(y, torch.empty(0, 4, dtype=torch.long)))
     assert math.isnan(semantic_drift(y, torch.empty(0, 2, dtype=torch.long)).unit)
     assert semantic_drift(torch.zeros(3, 2), torch.tensor([[0, 1]])).unit == 0.0
+    nothing = semantic_drift(torch.zeros(0, 2), torch.empty(0, 2, dtype=torch.long))
+    assert all(math.isnan(value) for value in nothing)
 
 
 @pytest.mark.wording

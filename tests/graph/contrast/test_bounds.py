@@ -266,6 +266,11 @@ def test_a_graph_without_edges(nodes):
             r"must have one shape, got \(4, 4\), \(3, 3\) and \(3, 3\). Bounds belong to one graph",
         ),
         (
+            lambda: clip_to_range(PATH, edge_drop_bounds(PATH, 3, 0.5)),
+            TypeError,
+            "clip_to_range: expected an Adjacency, got Tensor",
+        ),
+        (
             lambda: interval_gcn(X, edge_drop_bounds(PATH, 3, 0.5), torch.ones(2, 3)),
             ValueError,
             r"nodes: expected last axis of size 3, got shape \(3, 2\)",

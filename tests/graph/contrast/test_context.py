@@ -146,8 +146,10 @@ def test_errors_teach():
     with pytest.raises(ValueError, match="MetaPathContext: the number of positions must be >= 1"):
         MetaPathContext(2, [])
     wide = adjacency_from_entries(pair[0], pair[1], torch.ones(1), 2, 3)
-    with pytest.raises(ValueError, match="mask_edges: expected a square matrix, got 2 x 3"):
+    with pytest.raises(ValueError, match="mask_edges: expected a square adjacency, got 2 x 3"):
         mask_edges(wide, 0.5)
+    with pytest.raises(TypeError, match="mask_edges: expected an Adjacency, got Tensor"):
+        mask_edges(pair, 0.5)
     with pytest.raises(ValueError, match=r"mask_entries: rate must be in \[0, 1\], got -1"):
         mask_entries(x, -1)
     with pytest.raises(TypeError, match="features: expected a floating-point tensor"):

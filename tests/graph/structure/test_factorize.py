@@ -119,6 +119,15 @@ def test_nodes_without_entries_get_zeros():
         assert netmf(empty, 2).source.shape == (nodes, 2)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e30])
+def test_the_size_of_the_counts_does_not_matter(scale):
+    graph = path().to(dtype=torch.float32)
+    scaled = graph._replace(value=graph.value * scale)
+    for one, other in zip(ppmi_factorize(scaled, 4), ppmi_factorize(graph, 4), strict=True):
+        torch.testing.assert_close((one @ one.T), (other @ other.T))
+    assert ppmi_factorize(scaled, 4).source.any()
+
+
 def test_half_precision_comes_back_in_half():
     source = ppmi_factorize(path().to(dtype=torch.bfloat16), 2).source
     assert source.dtype == torch.bfloat16

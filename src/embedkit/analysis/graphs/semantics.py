@@ -79,7 +79,7 @@ def semantic_drift(
         )
     _check_rows("semantic_drift", "groups", groups, len(y))
     check_at_least("semantic_drift", "num_random", num_random, 1)
-    deviation = y.std(dim=0, correction=0)
+    deviation = y.std(dim=0, correction=0) if len(y) else y.new_ones(y.shape[1])
     spread = (y - y.mean(dim=0)) / deviation.masked_fill(deviation == 0, 1.0)
     unit = normalize(y)
     others = groups[:0]

@@ -2,7 +2,8 @@
 
 Which edges an augmentation will drop is unknown, but how many it may drop of a node bounds every
 entry of the normalised adjacency, and so every activation. All bounds are sound for real numbers;
-computed in float32 they hold up to its rounding (pass float64 for a certificate).
+computed in float32 they hold up to its rounding. For a certificate everything is to be float64: the
+box, ``edge_drop_bounds(..., dtype=torch.float64)``, features and weights.
 """
 
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from embedkit._checks import check_floating, check_same_shape
 from embedkit.graph._edges import check_edges, check_ids
+from embedkit.graph._square import check_adjacency
 from embedkit.graph.adjacency import Adjacency, adjacency_from_entries, propagate, reweight
 from embedkit.graph.propagation.encoder import check_slope, linear_nodes
 
@@ -69,7 +71,7 @@ def edge_drop_bounds(
             don't matter, every node has one in the "gcn" adjacency.
         num_nodes: how many nodes there are, with those without an edge.
         p: the rate at which edges are dropped, in [0, 1].
-        dtype: of the values; None: torch's default.
+        dtype: of the values; None: torch's default. float64 for a certificate.
 
     Raises:
         ValueError: if shapes do not fit, an id is out of range, ``p`` is outside [0, 1], or an edge
@@ -142,6 +144,11 @@ def clip_to_range(
 
     Raises:
         ValueError: if graph and bounds have different numbers of nodes.
+        TypeError: if ``adjacency`` is no :class:`Adjacency`.
+
+    Source: Yu et al. 2023, Provable Training for Graph Contrastive Learning, sec. 4.1 (the range of
+    augmentations).
+    Differs: what becomes of a draw outside the range is ours.
 
     >>> path, none = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), torch.zeros(2, 0, dtype=int)
     >>> from embedkit.graph import build_adjacency
@@ -149,6 +156,7 @@ def clip_to_range(
     >>> clip_to_range(view, edge_drop_bounds(path, 3, 0.5))[1]
     tensor([True, True, True])
     """
+    check_adjacency("clip_to_range", adjacency)
     check_bounds("clip_to_range", adjacency, bounds)
     lower, upper = bounds
     value, missing = _at_places(upper, adjacency)

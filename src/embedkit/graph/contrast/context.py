@@ -18,6 +18,7 @@ from embedkit._checks import (
     check_same_shape,
 )
 from embedkit.graph._operator import as_operator
+from embedkit.graph._square import check_square
 from embedkit.graph.adjacency import Adjacency, propagate
 from embedkit.graph.build import build_adjacency
 from embedkit.ops import accumulation_dtype
@@ -65,6 +66,7 @@ def mask_edges(
 
     Raises:
         ValueError: if ``rate`` is not in [0, 1] or the matrix is not square.
+        TypeError: if ``adjacency`` is no :class:`Adjacency`.
 
     Source: Yu et al. 2022, MEOW, the masked copy of the fine view.
 
@@ -73,9 +75,8 @@ def mask_edges(
     tensor([1., 1.])
     """
     _check_rate("mask_edges", "rate", rate)
+    check_square("mask_edges", adjacency)
     size = adjacency.num_rows
-    if size != adjacency.num_cols:
-        raise ValueError(f"mask_edges: expected a square matrix, got {size} x {adjacency.num_cols}")
     row, col = adjacency.row, adjacency.col
     draw = torch.rand(col.shape, generator=generator, device=col.device)
     keep = (draw >= rate) & (row != col)

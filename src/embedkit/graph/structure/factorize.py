@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from embedkit._checks import check_at_least, check_floating, check_ndim, check_positive
+from embedkit.graph._square import check_adjacency
 from embedkit.graph.adjacency import Adjacency, Transpose, propagate, transpose_of
 from embedkit.ops import accumulation_dtype
 
@@ -176,8 +177,9 @@ def ppmi_factorize(
     cols = rows
     if matrix.transpose is not None:
         cols = count.new_zeros(matrix.num_cols).index_add(0, matrix.col, count)
-    expected = rows[row] * cols[matrix.col] / count.sum()
-    pmi = torch.where(count > 0, (count / expected).log() - math.log(shift), 0.0)
+    # Shares first: products of sums leave the range of float32.
+    lift = (count / rows[row]) * (count.sum() / cols[matrix.col])
+    pmi = torch.where(count > 0, lift.log() - math.log(shift), 0.0)
     keep = pmi > 0
     places = row[keep], matrix.col[keep]
     crow = torch.searchsorted(places[0], torch.arange(len(rows) + 1, device=row.device))
@@ -277,11 +279,7 @@ def netmf(
 
 def _check_matrix(owner: str, matrix: Adjacency) -> None:
     """Raise unless it is an adjacency of finite values >= 0; reads values."""
-    if not isinstance(matrix, Adjacency):
-        raise TypeError(
-            f"{owner}: expected an Adjacency, got {type(matrix).__name__}. Build it once: "
-            'build_adjacency(edge_index, num_nodes=..., norm="none").'
-        )
+    check_adjacency(owner, matrix)
     if matrix.value.numel():
         low, high = torch.aminmax(matrix.value)
         if not (low >= 0 and high.isfinite()):
