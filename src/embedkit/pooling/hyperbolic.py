@@ -115,7 +115,8 @@ class HyperbolicAttentionPool(nn.Module):
         ValueError: if ``dim`` is below 1, a number is not > 0, or ``score`` is unknown.
         TypeError: if the curvature is a tensor.
 
-    >>> points = embedkit.geometry.poincare.expmap0(torch.randn(4, 5, 8))
+    >>> from embedkit.geometry import poincare
+    >>> points = poincare.expmap0(torch.randn(4, 5, 8))
     >>> HyperbolicAttentionPool(8)(points, torch.rand(4, 5) > 0.3).shape
     torch.Size([4, 8])
     """

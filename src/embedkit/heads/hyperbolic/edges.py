@@ -32,7 +32,7 @@ def fermi_dirac(
     Differs: HGCN's code passes the squared distance; ``distance.square()`` does so here.
 
     >>> fermi_dirac(torch.tensor([0.0, 2.0, 9.0]))
-    tensor([8.8080e-01, 5.0000e-01, 9.1105e-04])
+    tensor([0.8808, 0.5000, 0.0009])
     """
     check_floating("distance", distance)
     check_positive("fermi_dirac", "radius", radius, "2.0 is usual.")

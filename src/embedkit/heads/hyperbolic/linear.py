@@ -139,7 +139,8 @@ class MobiusLinear(nn.Module):
         ValueError: if a width is below 1, or the curvature is not > 0.
         TypeError: if the curvature is a tensor.
 
-    >>> points = embedkit.geometry.poincare.expmap0(torch.randn(4, 8))
+    >>> from embedkit.geometry import poincare
+    >>> points = poincare.expmap0(torch.randn(4, 8))
     >>> MobiusLinear(8, 3)(points).shape
     torch.Size([4, 3])
     """
@@ -192,7 +193,8 @@ class PoincareLinear(nn.Module):
         ValueError: if a width is below 1, the curvature is not > 0, or ``init`` is unknown.
         TypeError: if the curvature is a tensor.
 
-    >>> points = embedkit.geometry.poincare.expmap0(torch.randn(4, 8))
+    >>> from embedkit.geometry import poincare
+    >>> points = poincare.expmap0(torch.randn(4, 8))
     >>> PoincareLinear(8, 3)(points).shape
     torch.Size([4, 3])
     """

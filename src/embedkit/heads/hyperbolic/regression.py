@@ -92,7 +92,8 @@ class HyperbolicMLR(nn.Module):
         ValueError: if a size is below 1, or the curvature is not > 0.
         TypeError: if the curvature is a tensor.
 
-    >>> points = embedkit.geometry.poincare.expmap0(torch.randn(4, 8))
+    >>> from embedkit.geometry import poincare
+    >>> points = poincare.expmap0(torch.randn(4, 8))
     >>> HyperbolicMLR(8, 3)(points).shape
     torch.Size([4, 3])
     """

@@ -92,7 +92,7 @@ class HyperbolicActivation(nn.Module):
     Source: Chami et al. 2019, Hyperbolic Graph Convolutional Neural Networks, eq. 10.
 
     >>> HyperbolicActivation(nn.ReLU())(torch.tensor([0.3, -0.1]))
-    tensor([0.3008, 0.0000])
+    tensor([0.3010, 0.0000])
     """
 
     def __init__(
@@ -190,7 +190,8 @@ class BlockDiagonalMobius(nn.Module):
             unknown.
         TypeError: if the curvature is a tensor.
 
-    >>> points = embedkit.geometry.poincare.expmap0(torch.randn(4, 8))
+    >>> from embedkit.geometry import poincare
+    >>> points = poincare.expmap0(torch.randn(4, 8))
     >>> layer = BlockDiagonalMobius(8, block_size=4)
     >>> torch.allclose(layer(points), points, atol=1e-6)
     True
