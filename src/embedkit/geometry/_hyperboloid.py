@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from embedkit.geometry._curvature import wide
-from embedkit.geometry._scalars import dot, shortened
+from embedkit.geometry._scalars import asinhc, dot, shortened, sinhc
 
 # The longest space part: its square, and that of what is made of it, is a number of the dtype.
 REACH = {torch.float64: 1e70, torch.float16: 2.0**14}
@@ -58,3 +58,16 @@ def squared_chord(p: Tensor, q: Tensor, p_time: Tensor, q_time: Tensor, c: Tenso
     near = (4 / c * squared + remainder(offset, total)) / below.masked_fill(~same, 1.0)
     far = 2 * (p_time * q_time - product - 1 / c)
     return torch.where(same, near, far.clamp(min=0))
+
+
+def path_weights(share: Tensor, squared: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights of two points of the hyperboloid that add up to the one ``share`` of the way.
+
+    sinh((1 - t) a) / sinh(a)  and  sinh(t a) / sinh(a)  for  ``squared`` = sinh^2(a / 2), a being s
+    times their distance. Neither is negative for t from 0 to 1.
+    """
+    apart = 4 * squared * asinhc(squared).square()  # a^2
+    left, whole = 1 - share, sinhc(apart)
+    return left * sinhc(left.square() * apart) / whole, share * sinhc(
+        share.square() * apart
+    ) / whole

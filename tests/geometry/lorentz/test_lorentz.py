@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 import torch
-from geometry.spaces import EVERY, ball, tangents
+from geometry.spaces import EVERY, ball, directions, tangents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +28,9 @@ def tangent_at(p, c, seed):
 @settings(max_examples=20)
 @seeds
 def test_is_the_ball(seed, c, reach):
-    (x, y, _), (p, q, _) = points(seed, c, reach)
+    (x, y, z), (p, q, r) = points(seed, c, reach)
+    ids, mask = torch.tensor([0, 2, 0, 2]), torch.tensor([True, True, True, False])
+    share = torch.tensor([0.0, 0.5, 1.0, 0.7]).double()
     near = {"rtol": 1e-8, "atol": 1e-10 / c**0.5 / (1 - reach)}
     for got, want in [
         (L.inner(p, p), torch.full((4,), -1 / c, dtype=torch.float64)),
@@ -40,6 +42,24 @@ def test_is_the_ball(seed, c, reach):
             P.poincare_to_lorentz(P.midpoint(x, x[:, 0].abs(), curvature=c), curvature=c),
         ),
         (L.expmap0(L.logmap0(p, curvature=c), curvature=c), p),
+        (L.distance_to_origin(p, curvature=c), P.distance_to_origin(x, curvature=c)),
+        (
+            L.distance_to_hyperplane(p, q, L.logmap(q, r, curvature=c), curvature=c),
+            P.distance_to_hyperplane(x, y, P.logmap(y, z, curvature=c), curvature=c),
+        ),
+        (
+            L.segment_midpoint(p, ids, 3, x[:, 0].abs(), mask, curvature=c),
+            P.poincare_to_lorentz(
+                P.segment_midpoint(x, ids, 3, x[:, 0].abs(), mask, curvature=c), curvature=c
+            ),
+        ),
+        *[
+            (
+                L.geodesic(t, p, q, curvature=c),
+                P.poincare_to_lorentz(P.geodesic(t, x, y, curvature=c), curvature=c),
+            )
+            for t in (-0.1, 0.3, share, 1.05)
+        ],
         (L.expmap(p, L.logmap(p, q, curvature=c), curvature=c), q),
     ]:
         atol = near["atol"] + 1e-9 * float(want.abs().max()) * float(c * p[:, 0].max() ** 2) / 1e3
@@ -68,7 +88,7 @@ def test_agrees_with_geoopt(seed, c, reach):
         (L.parallel_transport(p, q, u, curvature=c), theirs.transp(p, q, u)),
         (L.project(p, curvature=c), theirs.projx(p)),
     ]:
-        torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-6 * float(want.abs().max()))
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9 * float(want.abs().max()))
 
 
 @settings(max_examples=20)
@@ -107,6 +127,20 @@ def test_huge_vectors_end_at_the_reach(size):
         torch.testing.assert_close(got, want)
 
 
+@pytest.mark.parametrize("far", [1.0, 20.0, 40.0, 100.0])
+def test_a_geodesic_goes_from_end_to_end(far):
+    p = L.expmap0(directions((5, 3)) * far)
+    for q in (L.expmap0(directions((5, 3), 1) * far), L.expmap0(directions((5, 3)) * far / 2)):
+        torch.testing.assert_close(L.geodesic(0.0, p, q), p)
+        torch.testing.assert_close(L.geodesic(1.0, p, q), q)
+        if far <= 20:  # beyond, points of float64 are too far apart
+            half = L.geodesic(0.5, p, q)
+            torch.testing.assert_close(L.distance(p, half), L.distance(half, q))
+    u = torch.eye(3)[:1]
+    got = L.geodesic(0.75, L.expmap0(-u * 20), L.expmap0(u * 30))
+    torch.testing.assert_close(L.logmap0(got), u * 17.5)
+
+
 @pytest.mark.parametrize(("dtype", "c"), EVERY)
 @pytest.mark.parametrize("pair", ["same", "opposite", "other"])
 def test_never_off_the_hyperboloid_never_nan_at_any_radius(dtype, c, pair):
@@ -125,6 +159,15 @@ def test_never_off_the_hyperboloid_never_nan_at_any_radius(dtype, c, pair):
         ("distance", L.distance(p, q, curvature=curvature), False),
         ("pairwise", L.pairwise_distance(p, q, curvature=curvature), False),
         ("midpoint", L.midpoint(p, curvature=curvature), True),
+        (
+            "segments",
+            L.segment_midpoint(p, torch.arange(len(p)) % 2, 3, curvature=curvature),
+            True,
+        ),
+        ("geodesic", L.geodesic(0.3, p, q, curvature=curvature), True),
+        ("beyond", L.geodesic(1.5, p, q, curvature=curvature), True),
+        ("radius", L.distance_to_origin(p, curvature=curvature), False),
+        ("hyperplane", L.distance_to_hyperplane(p, q, p, curvature=curvature), False),
         ("project", L.project(p * 2, curvature=curvature), True),
     ]:
         assert result.dtype == dtype, name
@@ -143,12 +186,17 @@ def test_never_off_the_hyperboloid_never_nan_at_any_radius(dtype, c, pair):
 def test_gradients_match_finite_differences():
     _, (p, q, _) = points(1, 0.8, 0.7)
     c = torch.tensor(0.8, dtype=torch.float64)
-    for call in (L.distance, L.logmap, L.expmap, L.pairwise_distance):
+    calls = [L.distance, L.logmap, L.expmap, L.pairwise_distance]
+    calls += [
+        lambda p, q, curvature, t=t: L.geodesic(t, p, q, curvature=curvature) for t in (0.3, 2.0)
+    ]
+    calls += [lambda p, q, curvature: L.distance_to_hyperplane(p, q, p + 0.1, curvature=curvature)]
+    for call in calls:
         inputs = [t.clone().requires_grad_() for t in (p, q, c)]
         assert torch.autograd.gradcheck(
             lambda p, q, c, f=call: f(p, q, curvature=c), inputs, fast_mode=True
         )
-    for call in (L.expmap0, L.logmap0, L.midpoint):
+    for call in (L.expmap0, L.logmap0, L.midpoint, L.distance_to_origin):
         inputs = [t.clone().requires_grad_() for t in (p, c)]
         assert torch.autograd.gradcheck(
             lambda p, c, f=call: f(p, curvature=c), inputs, fast_mode=True
@@ -177,6 +225,9 @@ def test_one_graph():
             L.expmap0(L.logmap0(p, curvature=c), curvature=c),
             L.midpoint(p, curvature=c),
             L.pairwise_distance(p, q, curvature=c),
+            L.geodesic(0.3, p, q, curvature=c),
+            L.distance_to_hyperplane(p, q, p, curvature=c),
+            L.segment_midpoint(p, torch.tensor([0, 1, 0, 1]), 2, curvature=c),
         ]
 
     c = torch.tensor(0.8)

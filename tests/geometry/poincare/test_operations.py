@@ -194,6 +194,12 @@ def _operations(x, y, v, c):
         ("klein_to_poincare", P.klein_to_poincare(x, curvature=c), True),
         ("midpoint", P.midpoint(x, curvature=c), True),
         ("segment_midpoint", P.segment_midpoint(x, half, 3, curvature=c), True),
+        (
+            "masked segments",
+            P.segment_midpoint(x, half, 3, mask=torch.arange(size) % 3 > 0, curvature=c),
+            True,
+        ),
+        ("frechet_mean", P.frechet_mean(x, curvature=c), True),
         ("gyration", P.gyration(x, y, v, curvature=c), False),
         ("logmap0", P.logmap0(x, curvature=c), False),
         ("logmap", P.logmap(x, y, curvature=c), False),

@@ -4,8 +4,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from embedkit.geometry._curvature import check_vectors, curvature_of, narrow, wide
-from embedkit.geometry._hyperboloid import lift, remainder, space_and_time, squared_chord
+from embedkit.geometry._curvature import check_vectors, curvature_of, narrow, per_point, wide
+from embedkit.geometry._hyperboloid import (
+    lift,
+    path_weights,
+    remainder,
+    space_and_time,
+    squared_chord,
+)
 from embedkit.geometry._scalars import asinhc, dot, shortened, sinhc
 
 _FARTHEST = 170.0  # sqrt(c) times the length of a step: beyond it lies the reach of every dtype
@@ -88,9 +94,7 @@ def expmap(
     c = curvature_of("lorentz.expmap", curvature, p)
     space, time = space_and_time(p, c)
     tangent, _ = shortened(wide(u[..., 1:]), u.dtype)
-    squared = (dot(tangent, tangent) / c + remainder(tangent, space)) / time.square()
-    cosh, sinh = _step(c * squared)
-    return lift(cosh * space + sinh * tangent, c, p.dtype)
+    return lift(_exp(space, time, tangent, c), c, p.dtype)
 
 
 def logmap(
@@ -105,10 +109,48 @@ def logmap(
     check_vectors(p=p, q=q)
     c = curvature_of("lorentz.logmap", curvature, p)
     (a, a_time), (b, b_time) = space_and_time(p, c), space_and_time(q, c)
-    chord = squared_chord(a, b, a_time, b_time, c)
-    factor = asinhc(c * chord / 4) / (1 + c * chord / 4).sqrt()
-    space = factor * (b - a - c * chord / 2 * a)
+    space = _log(a, b, c * squared_chord(a, b, a_time, b_time, c) / 4)
     return narrow(torch.cat([dot(space, a) / a_time, space], dim=-1), p.dtype)
+
+
+def geodesic(
+    t: float | Tensor,
+    p: Float[Tensor, "... d"],
+    q: Float[Tensor, "... d"],
+    *,
+    curvature: float | Tensor = 1.0,
+) -> Float[Tensor, "... d"]:
+    """The point a share t of the way from p to q:  (sinh((1 - t) a) p + sinh(t a) q) / sinh(a).
+
+    a = s d(p, q),  s = sqrt(c).
+
+    Args:
+        t: a number, or one per point (leading axes that broadcast); 0 gives p, 1 gives q, 0.5 the
+            midpoint; beyond these the path goes on.
+        p: where it starts, (..., 1 + d), time first; leading axes broadcast.
+        q: where it ends.
+        curvature: c > 0 of a space of curvature -c; a number or a 0-d tensor.
+
+    Returns:
+        Points in the dtype of ``p``. Errors and Source as for :func:`expmap`.
+
+    >>> geodesic(0.5, torch.tensor([2.0**0.5, 1.0]), torch.tensor([2.0**0.5, -1.0]))
+    tensor([1., 0.])
+    """
+    check_vectors(p=p, q=q)
+    c = curvature_of("lorentz.geodesic", curvature, p)
+    (a, a_time), (b, b_time) = space_and_time(p, c), space_and_time(q, c)
+    share = per_point(t) * torch.ones_like(a_time)
+    between = share.clamp(0, 1)
+    squared = c * squared_chord(a, b, a_time, b_time, c) / 4
+    of_a, of_b = path_weights(between, squared)
+    on_the_way = of_a * a + of_b * b
+    # beyond: a step from the nearer end, away from the other one
+    before, beyond = share < 0, share - between
+    a, b = torch.where(before, a, b), torch.where(before, b, a)
+    a_time = torch.where(before, a_time, b_time)
+    step = _exp(a, a_time, -beyond.abs() * _log(a, b, squared), c)
+    return lift(torch.where(beyond == 0, on_the_way, step), c, p.dtype)
 
 
 def parallel_transport(
@@ -138,3 +180,16 @@ def parallel_transport(
     along = dot(b - a, tangent) - (b_time - a_time) * dot(tangent, a) / a_time
     space = tangent + c * along / (2 + c * chord / 2) * (a + b)
     return narrow(torch.cat([dot(space, b) / b_time, space], dim=-1), p.dtype)
+
+
+def _exp(space: Tensor, time: Tensor, tangent: Tensor, c: Tensor) -> Tensor:
+    """Space part of exp_p(u), from that of u."""
+    squared = (dot(tangent, tangent) / c + remainder(tangent, space)) / time.square()
+    cosh, sinh = _step(c * squared)
+    return cosh * space + sinh * tangent
+
+
+def _log(a: Tensor, b: Tensor, squared: Tensor) -> Tensor:
+    """Space part of log_a(b), from those of the points and sinh^2(s d / 2)."""
+    factor = asinhc(squared) / (1 + squared).sqrt()
+    return factor * (b - a - 2 * squared * a)

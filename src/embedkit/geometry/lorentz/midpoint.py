@@ -1,10 +1,10 @@
-"""The weighted centroid of points of the hyperboloid."""
+"""The weighted centroid of points of the hyperboloid: of a set, and of segments."""
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from embedkit._checks import check_mask
-from embedkit.geometry._centroid import centroid_of_set
+from embedkit.geometry._centroid import centroid_of_segments, centroid_of_set
 from embedkit.geometry._curvature import check_vectors, curvature_of, point_weights, wide
 from embedkit.geometry._hyperboloid import lift
 from embedkit.ops import zero_padding
@@ -49,3 +49,41 @@ def midpoint(
     share = point_weights("lorentz.midpoint", weight, p, mask)
     space = wide(zero_padding(p, mask)[..., 1:])
     return lift(centroid_of_set(space, share, c), c, p.dtype)
+
+
+def segment_midpoint(
+    p: Float[Tensor, "n d"],
+    ids: Int[Tensor, " n"],
+    num_segments: int,
+    weight: Float[Tensor, " n"] | None = None,
+    mask: Bool[Tensor, " n"] | None = None,
+    *,
+    curvature: float | Tensor = 1.0,
+) -> Float[Tensor, "s d"]:
+    """:func:`midpoint` of the points of every segment; the origin for one without points.
+
+    Args:
+        p: points (n, 1 + d), time first, in any order.
+        ids: the segment of each, 0 to num_segments - 1.
+        num_segments: how many there are.
+        weight: one number >= 0 per point. None: equal weights.
+        mask: True where a point is real, False where it is padding, which needs an id nonetheless.
+            None: all real.
+        curvature: c > 0 of a space of curvature -c; a number or a 0-d tensor.
+
+    Returns:
+        One point per segment, in the dtype of ``p``. Errors and Source as for :func:`midpoint`.
+
+    Raises:
+        IndexError: if an id is out of range.
+
+    >>> p = torch.tensor([[2.0**0.5, 1.0], [2.0**0.5, -1.0]])
+    >>> segment_midpoint(p, torch.tensor([0, 0]), 1)
+    tensor([[1., 0.]])
+    """
+    check_vectors(p=p)
+    c = curvature_of("lorentz.segment_midpoint", curvature, p)
+    check_mask(mask, p, owner="p", name="mask")
+    share = point_weights("lorentz.segment_midpoint", weight, p, mask)
+    space = wide(zero_padding(p, mask)[..., 1:])
+    return lift(centroid_of_segments(space, share, c, ids, num_segments), c, p.dtype)

@@ -12,6 +12,7 @@ from embedkit.geometry.poincare.distance import (
     distance_to_hyperplane,
     distance_to_origin,
 )
+from embedkit.geometry.poincare.frechet import frechet_mean
 from embedkit.geometry.poincare.maps import (
     expmap,
     expmap0,
@@ -38,6 +39,7 @@ __all__ = [
     "distance_to_origin",
     "expmap",
     "expmap0",
+    "frechet_mean",
     "geodesic",
     "gyration",
     "klein_to_poincare",

@@ -5,7 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from embedkit.geometry._curvature import check_vectors, curvature_of, narrow, per_point, wide
-from embedkit.geometry._scalars import asinhc, dot, sinhc
+from embedkit.geometry._hyperboloid import path_weights
+from embedkit.geometry._scalars import asinhc, dot
 from embedkit.geometry.poincare._ball import add, exp0, gap, inside, log0, points_and_gap
 from embedkit.geometry.poincare.mobius import rotate
 
@@ -78,7 +79,7 @@ def expmap(
     check_vectors(x=x, v=v)
     c = curvature_of("poincare.expmap", curvature, x)
     a, of_x = points_and_gap(x, c)
-    return inside(_exp(a, wide(v), of_x, c, x.dtype), c, x.dtype)
+    return inside(exp_at(a, wide(v), of_x, c, x.dtype), c, x.dtype)
 
 
 def logmap(
@@ -100,7 +101,7 @@ def logmap(
     check_vectors(x=x, y=y)
     c = curvature_of("poincare.logmap", curvature, x)
     (a, of_x), (b, of_y) = points_and_gap(x, c), points_and_gap(y, c)
-    return narrow(_log(a, b, of_x, of_y, c), x.dtype)
+    return narrow(log_at(a, b, of_x, of_y, c), x.dtype)
 
 
 def geodesic(
@@ -138,17 +139,15 @@ def geodesic(
     # on the way: the points of the hyperboloid, weighted by sinh, none of which is negative
     offset = a - b
     squared = c * dot(offset, offset) / (of_x * of_y)
-    apart = 4 * squared * asinhc(squared).square()  # c d^2
-    whole = sinhc(apart)
-    of_a = (1 - between) * sinhc((1 - between).square() * apart) / whole * of_y
-    of_b = between * sinhc(between.square() * apart) / whole * of_x
+    of_a, of_b = path_weights(between, squared)
+    of_a, of_b = of_a * of_y, of_b * of_x
     below = of_x * of_y + of_a * (2 - of_x) + of_b * (2 - of_y)
     on_the_way = 2 * (of_a * a + of_b * b) / below
     # beyond: a step from the nearer end, away from the other one
     before, beyond = share < 0, share - between
     a, b = torch.where(before, a, b), torch.where(before, b, a)
     of_x, of_y = torch.where(before, of_x, of_y), torch.where(before, of_y, of_x)
-    step = _exp(a, -beyond.abs() * _log(a, b, of_x, of_y, c), of_x, c, x.dtype)
+    step = exp_at(a, -beyond.abs() * log_at(a, b, of_x, of_y, c), of_x, c, x.dtype)
     return inside(torch.where(beyond == 0, on_the_way, step), c, x.dtype)
 
 
@@ -182,13 +181,13 @@ def parallel_transport(
     return narrow(rotate(b, -a, wide(v), of_y, of_x, c) * (of_y / of_x), x.dtype)
 
 
-def _exp(x: Tensor, v: Tensor, of_x: Tensor, c: Tensor, dtype: torch.dtype) -> Tensor:
+def exp_at(x: Tensor, v: Tensor, of_x: Tensor, c: Tensor, dtype: torch.dtype) -> Tensor:
     """exp_x(v) of wide points with their gap, made from ``dtype``."""
     step = exp0(v / of_x, c, dtype)
     return add(x, step, of_x, gap(step, c, step.dtype), c)
 
 
-def _log(x: Tensor, y: Tensor, of_x: Tensor, of_y: Tensor, c: Tensor) -> Tensor:
+def log_at(x: Tensor, y: Tensor, of_x: Tensor, of_y: Tensor, c: Tensor) -> Tensor:
     """log_x(y) of wide points with their gaps."""
     offset = y - x
     squared, product = c * dot(offset, offset), of_x * of_y

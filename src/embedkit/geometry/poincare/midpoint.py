@@ -41,7 +41,7 @@ def midpoint(
 
     Source: Ungar 2008, A Gyrovector Space Approach to Hyperbolic Geometry; Shimizu et al. 2021,
     Hyperbolic Neural Networks++, sec. 3.5.
-    Differs: the Fréchet mean, which minimises squared distances, is another point for n > 2.
+    Differs: :func:`frechet_mean`, which minimises squared distances, is another point for n > 2.
 
     >>> midpoint(torch.tensor([[0.3, 0.1], [-0.2, 0.4]]))
     tensor([0.0324, 0.2374])
@@ -61,6 +61,7 @@ def segment_midpoint(
     ids: Int[Tensor, " n"],
     num_segments: int,
     weight: Float[Tensor, " n"] | None = None,
+    mask: Bool[Tensor, " n"] | None = None,
     *,
     curvature: float | Tensor = 1.0,
 ) -> Float[Tensor, "s d"]:
@@ -71,6 +72,8 @@ def segment_midpoint(
         ids: the segment of each, 0 to num_segments - 1.
         num_segments: how many there are.
         weight: one number >= 0 per point. None: equal weights.
+        mask: True where a point is real, False where it is padding, which needs an id nonetheless.
+            None: all real.
         curvature: c > 0 of a space of curvature -c; a number or a 0-d tensor.
 
     Returns:
@@ -87,8 +90,10 @@ def segment_midpoint(
     """
     check_vectors(x=x)
     c = curvature_of("poincare.segment_midpoint", curvature, x)
-    share = point_weights("poincare.segment_midpoint", weight, x)
-    middle = centroid_of_segments(hyperboloid(x, c), share, c, ids, num_segments)
+    check_mask(mask, x, owner="x", name="mask")
+    share = point_weights("poincare.segment_midpoint", weight, x, mask)
+    space = hyperboloid(zero_padding(x, mask), c)
+    middle = centroid_of_segments(space, share, c, ids, num_segments)
     return back(middle, c, x.dtype)
 
 
