@@ -10,6 +10,7 @@ from embedkit.heads import (
     FermiDiracDecoder,
     HyperbolicActivation,
     HyperbolicMLR,
+    HyperbolicPrototypeHead,
     LogMap0,
     MobiusLinear,
     PoincareLinear,
@@ -19,6 +20,12 @@ from embedkit.heads import (
 def points(b):
     generator = torch.Generator().manual_seed(0)
     return (poincare.expmap0(0.4 * torch.randn(b, 6, generator=generator), curvature=0.5),)
+
+
+def points_and_prototypes(b):
+    generator = torch.Generator().manual_seed(2)
+    prototypes = poincare.expmap0(0.4 * torch.randn(3, 6, generator=generator), curvature=0.5)
+    return (*points(b), prototypes)
 
 
 def started(module):
@@ -44,5 +51,9 @@ CASES = {
     MobiusLinear: (lambda: started(MobiusLinear(6, 4, curvature=Curvature(0.5))), points),
     PoincareLinear: (lambda: started(PoincareLinear(6, 4, curvature=Curvature(0.5))), points),
     HyperbolicMLR: (lambda: started(HyperbolicMLR(6, 3, curvature=Curvature(0.5))), points),
+    HyperbolicPrototypeHead: (
+        lambda: HyperbolicPrototypeHead(Curvature(0.5), scale=3.0),
+        points_and_prototypes,
+    ),
     FermiDiracDecoder: (FermiDiracDecoder, lambda b: (torch.arange(float(b)),)),
 }

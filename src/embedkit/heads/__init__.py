@@ -8,6 +8,10 @@ from embedkit.heads.hyperbolic.linear import (
     mobius_linear,
     poincare_linear,
 )
+from embedkit.heads.hyperbolic.prototypes import (
+    HyperbolicPrototypeHead,
+    hyperbolic_prototype_logits,
+)
 from embedkit.heads.hyperbolic.regression import HyperbolicMLR, hyperbolic_logits
 from embedkit.heads.hyperbolic.tangent import (
     BlockDiagonalMobius,
@@ -45,6 +49,7 @@ __all__ = [
     "FermiDiracDecoder",
     "HyperbolicActivation",
     "HyperbolicMLR",
+    "HyperbolicPrototypeHead",
     "JointFeatures",
     "LogMap0",
     "MatryoshkaClassifier",
@@ -67,6 +72,7 @@ __all__ = [
     "fermi_dirac",
     "greedy_decode",
     "hyperbolic_logits",
+    "hyperbolic_prototype_logits",
     "latent_rollout",
     "mobius_linear",
     "pair_features",
