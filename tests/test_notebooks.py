@@ -7,7 +7,7 @@ import matplotlib as mpl
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "examples").glob("*.ipynb"))
-SLOW = {"text_embeddings"}  # a dozen models, each for a few steps
+SLOW = {"hyperbolic", "text_embeddings"}  # dozens of models, each for a few steps
 each = pytest.mark.parametrize(
     "path",
     [
