@@ -55,7 +55,7 @@ def squared_distances(x: Tensor, y: Tensor, left: Tensor, right: Tensor, share: 
     return squared.clamp_(min=0)
 
 
-def _keep_nothing(ctx: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
+def _keep_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     """Of an operator that has no gradient."""
 
 
@@ -84,14 +84,14 @@ def transformable(
     }
     function: Any = type("Pairs", (torch.autograd.Function,), methods)
 
-    def apply(*inputs: Tensor) -> Any:
+    def apply(*inputs: Any) -> Any:
         return (function.apply if transforming() else operator)(*inputs)
 
     return apply
 
 
 def _one_by_one(operator: Any) -> Callable[..., Any]:
-    def rule(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> Any:
+    def rule(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
         results = []
         for i in range(info.batch_size):
             each = zip(inputs, in_dims, strict=True)

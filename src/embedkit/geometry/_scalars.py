@@ -44,22 +44,22 @@ def _even(q: Tensor, function: Callable[[Tensor], Tensor], series: Sequence[floa
 
 def tanhc(q: Tensor) -> Tensor:
     """tanh(sqrt(q)) / sqrt(q)."""
-    return _even(q, torch.tanh, [1, -1 / 3, 2 / 15, -17 / 315, 62 / 2835])
+    return _even(q, torch.tanh, [1.0, -1 / 3, 2 / 15, -17 / 315, 62 / 2835])
 
 
 def atanhc(q: Tensor) -> Tensor:
     """artanh(sqrt(q)) / sqrt(q), for q < 1."""
-    return _even(q, torch.atanh, [1, 1 / 3, 1 / 5, 1 / 7, 1 / 9])
+    return _even(q, torch.atanh, [1.0, 1 / 3, 1 / 5, 1 / 7, 1 / 9])
 
 
 def asinhc(q: Tensor) -> Tensor:
     """asinh(sqrt(q)) / sqrt(q)."""
-    return _even(q, torch.asinh, [1, -1 / 6, 3 / 40, -5 / 112, 35 / 1152])
+    return _even(q, torch.asinh, [1.0, -1 / 6, 3 / 40, -5 / 112, 35 / 1152])
 
 
 def sinhc(q: Tensor) -> Tensor:
     """sinh(sqrt(q)) / sqrt(q)."""
-    return _even(q, torch.sinh, [1, 1 / 6, 1 / 120, 1 / 5040, 1 / 362880])
+    return _even(q, torch.sinh, [1.0, 1 / 6, 1 / 120, 1 / 5040, 1 / 362880])
 
 
 def asinh_root(q: Tensor) -> Tensor:
