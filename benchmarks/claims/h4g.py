@@ -10,7 +10,9 @@ each of 20 classes of 10 directions. Measured on new points of these classes, an
 
 Beside it, trained alike: one number in place of the blocks; the same blocks with Euclidean distance
 of tangent vectors, which asks whether hyperbolic space matters once the radius is small. Settings
-are those of the acceptance test that the reconstruction of the paper was given, nothing was tuned.
+are those of the acceptance test that the reconstruction of the paper was given, but for one choice
+that was made after seeing results: the scale of the logits was a plain number at first, missed
+the rule, and is now learned by its logarithm. The first form is measured beside it, too.
 The paper's text-attributed graphs are not here: this is its mechanism, not its benchmark.
 
 Rule: "yes" if for every seed accuracy on new points is above 0.9, after at most 0.6 as they were,
@@ -65,12 +67,17 @@ def flat_distance(layer, v, prototypes):
     return torch.cdist(layer(v), layer(prototypes))
 
 
-def train(layer, distance, v, label, prototypes, steps):
-    """The layer, after it and a scale of logits were trained."""
-    scale = nn.Parameter(torch.tensor(0.0))  # its logarithm, as CLIP's
+def plain(scale):
+    """The scale as it is stored; :func:`torch.exp` is the other way, CLIP's."""
+    return scale
+
+
+def train(layer, distance, read, v, label, prototypes, steps):
+    """The layer, after it and a scale of logits that starts at 1 were trained."""
+    scale = nn.Parameter(torch.tensor(1.0 if read is plain else 0.0))
     optimizer = torch.optim.Adam([*layer.parameters(), scale], lr=0.02)
     for _ in range(steps):
-        loss = F.cross_entropy(-scale.exp() * distance(layer, v, prototypes), label)
+        loss = F.cross_entropy(-read(scale) * distance(layer, v, prototypes), label)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -87,10 +94,11 @@ def blocks():
 
 
 METHODS = {
-    "as they are": (nn.Identity, scaled_distance),
-    "block scaling": (blocks, scaled_distance),
-    "one number": (OneNumber, scaled_distance),
-    "blocks, Euclidean distance": (blocks, flat_distance),
+    "as they are": (nn.Identity, scaled_distance, torch.exp),
+    "block scaling": (blocks, scaled_distance, torch.exp),
+    "block scaling, scale of logits a plain number": (blocks, scaled_distance, plain),
+    "one number": (OneNumber, scaled_distance, torch.exp),
+    "blocks, Euclidean distance": (blocks, flat_distance, torch.exp),
 }
 
 
@@ -100,10 +108,10 @@ def measure(seed, steps):
     seen, unseen = classes(), classes()
     (v, label), (new, truth), (other, kind) = points(seen), points(seen), points(unseen)
     found = {}
-    for name, (build, distance) in METHODS.items():
+    for name, (build, distance, read) in METHODS.items():
         layer = build()
         if name != "as they are":
-            layer = train(layer, distance, v, label, seen, steps)
+            layer = train(layer, distance, read, v, label, seen, steps)
         with torch.no_grad():
             radius = hyperbolic_radius_stats(poincare.expmap0(layer(new).double())).mean
         found[name] = (
@@ -149,8 +157,8 @@ def main(quick: bool = False) -> Row:
         "hand, and details beyond its abstract are a reconstruction. One number does as much "
         "as the blocks here, and the last baseline has no hyperbolic distance in it: what "
         "scaling brings back, plain distance of tangent vectors never lost. The scale of the "
-        "logits is learned by its logarithm; as a plain number, tried first, the same 400 "
-        "steps reached 0.866 ± 0.012 at radius 1.65.",
+        "logits is learned by its logarithm; as a plain number, which was the first form and is "
+        "a row of the baseline, the same steps do not meet the rule.",
     )
 
 
