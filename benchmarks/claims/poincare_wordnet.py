@@ -123,6 +123,7 @@ def picture(path, size=150, steps=1500):
 
     mammals = Taxonomy(MAMMAL, size, instances=True)
     points = poincare.expmap0(train("Poincaré", mammals, 2, 0.02, steps, size, 0, True, 0.4))
+    points = poincare.mobius_add(-points[:1], points)  # the root in the middle; distances stay
     edges = torch.tensor([(i, p) for i, above in enumerate(mammals.parents) for p in above]).T
     below = edges[1].bincount(minlength=size)
     labels = [
