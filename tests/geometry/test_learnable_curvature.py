@@ -55,6 +55,6 @@ def test_errors_teach():
     ):
         Curvature(-1.0)
     with pytest.raises(ValueError, match=r"minimum must be > 0, got 0"):
-        Curvature(1.0, minimum=0)
+        Curvature(1.0, minimum=0.0)
     with pytest.raises(ValueError, match=r"init=1 must be from minimum=2 to maximum=10"):
         Curvature(1.0, minimum=2.0)

@@ -32,7 +32,7 @@ def test_points_paths_and_rim_are_those_given(curvature):
 
 def test_draws_where_it_is_told_and_colours():
     left, right = Figure(layout="constrained").subplots(1, 2)
-    assert poincare_disk(POINTS, color=[0, 1, 1, 2], ax=right) is right
+    assert poincare_disk(POINTS, color=[0.0, 1.0, 1.0, 2.0], ax=right) is right
     assert not left.collections
     assert list(right.collections[0].get_array()) == [0, 1, 1, 2]
     poincare_disk(POINTS[:0], EDGES[:, :0])

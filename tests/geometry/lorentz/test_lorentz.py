@@ -238,6 +238,6 @@ def test_one_graph():
 def test_errors_teach():
     p = torch.randn(2, 3)
     with pytest.raises(ValueError, match=r"lorentz.distance: curvature must be > 0, got -2"):
-        L.distance(p, p, curvature=-2)
+        L.distance(p, p, curvature=-2.0)
     with pytest.raises(TypeError, match=r"q: expected the dtype of p"):
         L.inner(p, p.half())

@@ -21,7 +21,11 @@ EXAMPLE = [  # the worked example: operation, c = 1, c = 0.5
     (lambda c: P.distance_to_origin(X, curvature=c), 0.654900, 0.643324),
     (lambda c: P.expmap0(X, curvature=c), (0.290384, 0.096795), (0.295098, 0.098366)),
     (lambda c: P.logmap0(X, curvature=c), (0.310646, 0.103549), (0.305156, 0.101719)),
-    (lambda c: P.mobius_scalar_mul(2, X, curvature=c), (0.545455, 0.181818), (0.571429, 0.190476)),
+    (
+        lambda c: P.mobius_scalar_mul(2.0, X, curvature=c),
+        (0.545455, 0.181818),
+        (0.571429, 0.190476),
+    ),
     (lambda c: P.mobius_add(X, X, curvature=c), (0.545455, 0.181818), (0.571429, 0.190476)),
     (lambda c: P.expmap(X, V, curvature=c), (0.410923, -0.085510), (0.405593, -0.093311)),
     (lambda c: P.logmap(X, Y, curvature=c), (-0.531393, 0.227190), (-0.517511, 0.263675)),
@@ -393,7 +397,7 @@ def test_half_precision_under_autocast():
     x = ball(4, 3, dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         low = P.mobius_matvec(torch.eye(3) * 2, x)
-    torch.testing.assert_close(low, P.mobius_scalar_mul(2, x))
+    torch.testing.assert_close(low, P.mobius_scalar_mul(2.0, x))
 
 
 @pytest.mark.wording
