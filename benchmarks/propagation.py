@@ -4,8 +4,10 @@ python benchmarks/propagation.py  (Amazon-book from EMBEDKIT_DATA, default ../sh
 """
 
 import ctypes
+import multiprocessing
 import sys
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
@@ -140,12 +142,38 @@ def interactions(nodes, adjacency):
     }
 
 
+def amazon_book():
+    """Numbers of users and items, and the training clicks."""
+    pair = clicks(folder("amazon-book") / "train.txt.gz")
+    return int(pair[0].max()) + 1, 24_915, pair
+
+
+def dagnn_peaks(repeats=5):
+    """Peak memory of 10 hops of DAGNN, several times, in units of n x c."""
+    users, items, pair = amazon_book()
+    book = ek.graph.bipartite_adjacency(*pair, users, items)
+    nodes = torch.randn(users + items, WIDTH)
+    hops = ek.graph.DAGNNPropagation(WIDTH, num_hops=10)
+    ctypes.CDLL(None).mallopt(-3, 1 << 20)  # blocks of 1 MiB go back at once: no fragments counted
+    with torch.no_grad():
+        peaks = [peak_bytes(lambda: hops(nodes, book)) for _ in range(repeats)]
+    return [peak / (nodes.numel() * nodes.element_size()) for peak in peaks]
+
+
+def dagnn():
+    """Print DAGNN's memory, in a process of its own: an old heap gives back late, and counts."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        peaks = sorted(pool.submit(dagnn_peaks).result())
+    rows = [["Amazon-book, width 64", f"{peaks[0]:.1f}", f"{peaks[len(peaks) // 2]:.1f}"]]
+    header = ["graph", "least of 5 peaks / (n x c)", "median"]
+    save("dagnn", "DAGNN, 10 hops, inference", header, rows, "cpu")
+
+
 def main(repeats=5):
     """Print time and memory of every form, and ours over it; then DAGNN's memory."""
     torch.manual_seed(0)
-    user, item = clicks(folder("amazon-book") / "train.txt.gz")
-    users, items = int(user.max()) + 1, 24_915
-    book = ek.graph.bipartite_adjacency(user, item, users, items)
+    users, items, pair = amazon_book()
+    book = ek.graph.bipartite_adjacency(*pair, users, items)
     both = ek.graph.to_edge_index(book)[0]
     nodes = torch.randn(users + items, WIDTH, requires_grad=True)
     tables = {"LightGCN, Amazon-book": lightgcn(nodes, book, both)}
@@ -164,16 +192,10 @@ def main(repeats=5):
             time, memory = cost.seconds / ours.seconds, cost.peak / ours.peak
             here = [f"{cost.seconds * 1e3:.0f}", mib(cost.peak), f"{time:.1f}", f"{memory:.1f}"]
             rows.append([case, name, *here])
-    hops = ek.graph.DAGNNPropagation(WIDTH, num_hops=10)
-    ctypes.CDLL(None).mallopt(-3, 1 << 20)  # blocks of 1 MiB go back at once: no fragments counted
-    with torch.no_grad():
-        peak = peak_bytes(lambda: hops(nodes, book))
-    unit = nodes.numel() * nodes.element_size()
-    rows.append(["DAGNN, 10 hops, inference", "embedkit, adjacency", "", mib(peak), "", ""])
     header = ["graph", "layers", "ms", "peak extra MiB", "its time / ours", "its memory / ours"]
     title = f"{LAYERS} layers of width {WIDTH}, both passes"
     save("propagation", title, header, rows, "cpu")
-    print(f"DAGNN's peak is {peak / unit:.1f} times n x c")
+    dagnn()
 
 
 if __name__ == "__main__":
