@@ -148,6 +148,12 @@ def check_widths(owner: str, dims: Sequence[int]) -> None:
         )
 
 
+def check_list(owner: str, name: str, value: object, example: str) -> None:
+    """Raise unless ``value`` is a sequence, which a number that stands for one is not."""
+    if not isinstance(value, Sequence):
+        raise TypeError(f"{owner}: {name} must list widths, got {value!r}. {example}")
+
+
 def check_finite(owner: str, name: str, rows: Tensor) -> None:
     """Raise if a row of ``rows`` (one axis or more) holds NaN or infinity."""
     if rows.numel() == 0:

@@ -123,6 +123,8 @@ def test_contract_compiled(module):
 @pytest.mark.wording
 def test_errors_teach():
     x = torch.rand(2, 3)
+    with pytest.raises(TypeError, match=r"DomainDiscriminator: hidden must list widths, got 16"):
+        DomainDiscriminator(8, 16)
     with pytest.raises(ValueError, match=r"features: expected last axis of size 4, got shape \(2,"):
         DomainDiscriminator(4)(x)
     with pytest.raises(TypeError, match=r"features: expected a floating-point tensor"):

@@ -7,7 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from embedkit._checks import check_at_least, check_floating, check_last_dim, check_ndim, check_rows
+from embedkit._checks import (
+    check_at_least,
+    check_floating,
+    check_last_dim,
+    check_list,
+    check_ndim,
+    check_rows,
+)
 
 
 class DomainDiscriminator(nn.Module):
@@ -26,7 +33,7 @@ class DomainDiscriminator(nn.Module):
 
     Raises:
         ValueError: if a width is below 1, ``num_domains`` below 2, or ``dropout`` outside [0, 1).
-        TypeError: if features are not floating.
+        TypeError: if ``hidden`` is no list, or features are not floating.
 
     Source: Ganin et al. 2016, Domain-Adversarial Training of Neural Networks, figure 4.
     Differs: initialised as torch's own linear layers, not as the paper's Office network (standard
@@ -47,6 +54,7 @@ class DomainDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         check_at_least("DomainDiscriminator", "in_features", in_features, 1)
+        check_list("DomainDiscriminator", "hidden", hidden, "One hidden layer: [16].")
         for width in hidden:
             check_at_least("DomainDiscriminator", "each width of hidden", width, 1)
         check_at_least(

@@ -101,6 +101,8 @@ def test_contract_compiled():
 
 @pytest.mark.wording
 def test_errors_teach():
+    with pytest.raises(TypeError, match=r"GCNEncoder: dims must list widths, got 4\. Two layers"):
+        GCNEncoder(4, 4)
     with pytest.raises(
         ValueError, match=r"the number of dims must be >= 2, got 1\. Input and output"
     ):

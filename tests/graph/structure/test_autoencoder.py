@@ -70,6 +70,8 @@ def test_contract(case):
 
 @pytest.mark.wording
 def test_bad_arguments_are_explained():
+    with pytest.raises(TypeError, match=r"SDNE: hidden must list widths, got 8\. One hidden layer"):
+        SDNE(4, hidden=8)
     with pytest.raises(ValueError, match="activation must be one of sigmoid, relu, got 'tanh'"):
         SDNE(4, activation="tanh")
     with pytest.raises(ValueError, match="each width of hidden must be >= 1, got 0"):

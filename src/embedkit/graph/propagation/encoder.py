@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from embedkit._checks import check_at_least, check_floating, check_last_dim, check_ndim
+from embedkit._checks import check_at_least, check_floating, check_last_dim, check_list, check_ndim
 from embedkit.graph._operator import as_operator, check_nodes
 from embedkit.graph.adjacency import Adjacency, propagate
 
@@ -67,7 +67,7 @@ class GCNEncoder(nn.Module):
     Raises:
         ValueError: if there are fewer than two widths or one is below 1, if the slope is outside
             [0, 1) or is to be learned from 0, or if nodes and edges do not fit.
-        TypeError: if nodes are not floating.
+        TypeError: if ``dims`` is no list, or nodes are not floating.
 
     Source: Kipf & Welling 2017, Semi-supervised Classification with Graph Convolutional Networks,
     eq. 2; Zhu et al. 2020, Deep Graph Contrastive Representation Learning (GRACE), eq. 6.
@@ -83,6 +83,7 @@ class GCNEncoder(nn.Module):
         self, dims: Sequence[int], negative_slope: float = 0.0, *, learn_slope: bool = False
     ) -> None:
         super().__init__()
+        check_list("GCNEncoder", "dims", dims, "Two layers: [in_features, hidden, out_features].")
         check_at_least("GCNEncoder", "the number of dims", len(dims), 2, "Input and output width.")
         for width in dims:
             check_at_least("GCNEncoder", "each width of dims", width, 1)

@@ -14,6 +14,7 @@ from embedkit._checks import (
     check_choice,
     check_floating,
     check_last_dim,
+    check_list,
     check_ndim,
     check_rows,
 )
@@ -74,7 +75,7 @@ class SDNE(nn.Module):
 
     Raises:
         ValueError: if a width is below 1, or rows have another one than ``num_nodes``.
-        TypeError: if rows are not floating.
+        TypeError: if ``hidden`` is no list, or rows are not floating.
 
     Source: Wang et al. 2016, Structural Deep Network Embedding, eq. 1-2.
     Differs: no pre-training by a deep belief network. With "relu" code and output are linear: a
@@ -94,6 +95,7 @@ class SDNE(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("SDNE", "activation", activation, ("sigmoid", "relu"))
+        check_list("SDNE", "hidden", hidden, "One hidden layer: [500].")
         widths = [num_nodes, *hidden, dim]
         for width in widths:
             check_at_least("SDNE", "num_nodes, dim and each width of hidden", width, 1)
